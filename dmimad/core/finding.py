@@ -1,0 +1,71 @@
+"""Findings: what dmimad has to say, under codes that others rely on.
+
+The codes and their meaning are a promise to dashboards and subscribers; add, never rename.
+This module knows nothing of how a finding comes about.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class Severity(enum.StrEnum):
+    """How much a finding matters: look some time, look today, look now."""
+
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+#: Code -> (usual severity, meaning in one line).  `tracker` and `drift` may lower or raise it by context.
+CODES: Mapping[str, tuple[Severity, str]] = {
+    "drift.active": (Severity.CRITICAL, "the active table is not an approved one"),
+    "drift.inactive": (Severity.WARNING, "a table that is not approved is staged"),
+    "device.unexpected": (Severity.WARNING, "no baseline entry matches this device"),
+    "device.missing": (Severity.CRITICAL, "a required device does not exist or has no active table"),
+    "device.removed": (Severity.WARNING, "an approved device was removed"),
+    "table.unmeasured": (Severity.CRITICAL, "a table is in use whose load was never measured"),
+    "table.hash_mismatch": (Severity.CRITICAL, "the kernel reports another hash than the measured load has"),
+    "target.unmeasured": (Severity.WARNING, "the last target of a table was not measured (kernels before the rework)"),
+    "target.opaque": (Severity.INFO, "a target whose configuration the kernel does not measure"),
+    "record.malformed": (Severity.WARNING, "a record does not follow its format"),
+    "record.event_digest": (Severity.CRITICAL, "a record's event digest is not that of its data"),
+    "record.template_digest": (Severity.CRITICAL, "a record's template digest is not that of its data"),
+    "list.trimmed": (Severity.WARNING, "records were deleted from the front of the list"),
+    "list.gap": (Severity.CRITICAL, "records may have been lost unseen"),
+    "list.restarted": (Severity.INFO, "the list began again: reboot or kexec"),
+    "pcr.mismatch": (Severity.CRITICAL, "the list does not lead to the PCR's value"),
+    "violations.increased": (Severity.INFO, "IMA saw a file change while it was measured"),
+    "state.impossible": (Severity.CRITICAL, "a sequence of records that no kernel writes"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing found, with its evidence.
+
+    ``device`` is the key of the mapped device concerned, "" if none.  ``record`` is the index of
+    the record that shows it, None if no record does.
+    """
+
+    code: str
+    severity: Severity
+    message: str
+    device: str = ""
+    record: int | None = None
+    data: Mapping[str, str] = field(default_factory=dict)
+
+
+def make_finding(
+    code: str,
+    message: str,
+    *,
+    device: str = "",
+    record: int | None = None,
+    severity: Severity | None = None,
+    **data: str,
+) -> Finding:
+    """A finding under a known code, with the code's usual severity unless told."""
+    return Finding(code, severity or CODES[code][0], message, device, record, data)

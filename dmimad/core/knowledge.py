@@ -1,0 +1,158 @@
+"""What one boot's list has shown so far, kept to tell deduplication from tampering.
+
+Source: ``ima_lookup_digest_entry`` in ``security/integrity/ima/ima_queue.c``: a record whose
+template digest is already in the list is dropped.  So what is missing from the list can only be
+what was in it before, and that is what is remembered here: which tables were loaded, which were
+made active, which devices went, in forms small enough to keep for a whole boot.
+
+Every addition is also noted as a *fact*, ``(kind, value)``, to be stored; feeding the facts
+back in order gives the same knowledge again.  Nothing here judges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sized
+
+from dmimad.core.errors import MalformedError
+from dmimad.core.event import Metadata
+from dmimad.core.table import Fragment, FragmentStore
+
+#: Facts of each kind kept; beyond that a missing record can no longer be proven to be one.
+MAX_FACTS_PER_KIND = 262_144
+
+#: ``(kind, value)``, value made by `pack`.
+Fact = tuple[str, bytes]
+
+Removal = tuple[tuple[int, int] | None, bytes]
+Rename = tuple[bytes, bytes]
+
+
+class Knowledge:
+    """Facts of one boot, by kind; all lookups are O(1).
+
+    Args:
+        keep_facts: note additions for `take_facts`; a caller who never takes them must not ask for it.
+    """
+
+    def __init__(self, *, keep_facts: bool) -> None:
+        self.records: set[bytes] = set()
+        self.loaded: set[bytes] = set()
+        self.resumed: set[bytes] = set()
+        self.removed: set[Removal] = set()
+        self.renamed: set[Rename] = set()
+        self.last_active: dict[Metadata, bytes] = {}
+        self.fragments = FragmentStore()
+        self.overflowed = False
+        self._keep = keep_facts
+        self._fresh: list[Fact] = []
+
+    def take_facts(self) -> list[Fact]:
+        """Facts added since the last call, in order."""
+        fresh, self._fresh = self._fresh, []
+        return fresh
+
+    def restore(self, facts: Iterable[Fact]) -> None:
+        """Take stored facts in, in the order they were made.
+
+        Raises:
+            MalformedError: a fact that was never made here.
+        """
+        try:
+            for kind, value in facts:
+                self._restore(kind, unpack(value))
+        except (ValueError, IndexError) as error:
+            raise MalformedError("a stored fact is damaged") from error
+
+    def _restore(self, kind: str, parts: list[bytes]) -> None:
+        if kind == "record":
+            self.records.add(parts[0])
+        elif kind == "loaded":
+            self.loaded.add(parts[0])
+        elif kind == "resumed":
+            self.resumed.add(parts[0])
+            self.last_active[_metadata(parts[1:])] = parts[0]
+        elif kind == "removed":
+            self.removed.add(((int(parts[0]), int(parts[1])) if parts[0] else None, parts[2]))
+        elif kind == "renamed":
+            self.renamed.add((parts[0], parts[1]))
+        elif kind == "fragment":
+            self.fragments.add(_metadata(parts[3:]), Fragment(int(parts[0]), int(parts[1]), parts[2]))
+        else:
+            raise ValueError(kind)
+
+    def note_record(self, digest: bytes) -> bool:
+        """A dm record with this template digest; False if it was there before."""
+        if digest in self.records:
+            return False
+        if self._room(self.records):
+            self.records.add(digest)
+            self._note("record", digest)
+        return True
+
+    def note_load(self, table_hash: bytes) -> None:
+        """A table was loaded."""
+        if table_hash not in self.loaded and self._room(self.loaded):
+            self.loaded.add(table_hash)
+            self._note("loaded", table_hash)
+
+    def note_resume(self, table_hash: bytes, metadata: Metadata) -> None:
+        """A table was reported active by a resume."""
+        if self.last_active.get(metadata) != table_hash and self._room(self.last_active):
+            self.resumed.add(table_hash)
+            self.last_active[metadata] = table_hash
+            self._note("resumed", table_hash, *_parts(metadata))
+
+    def note_removal(self, number: tuple[int, int] | None, name: bytes) -> None:
+        """A device went."""
+        if (number, name) not in self.removed and self._room(self.removed):
+            self.removed.add((number, name))
+            major, minor = (b"%d" % number[0], b"%d" % number[1]) if number else (b"", b"")
+            self._note("removed", major, minor, name)
+
+    def note_rename(self, old: bytes, new: bytes) -> None:
+        """A device was renamed."""
+        if (old, new) not in self.renamed and self._room(self.renamed):
+            self.renamed.add((old, new))
+            self._note("renamed", old, new)
+
+    def note_fragment(self, metadata: Metadata, fragment: Fragment) -> None:
+        """A record of a load that has several."""
+        self.fragments.add(metadata, fragment)
+        self._note("fragment", b"%d" % fragment.first, b"%d" % fragment.last, fragment.text, *_parts(metadata))
+
+    def _note(self, kind: str, *parts: bytes) -> None:
+        if self._keep:
+            self._fresh.append((kind, pack(parts)))
+
+    def _room(self, known: Sized) -> bool:
+        if len(known) < MAX_FACTS_PER_KIND:
+            return True
+        self.overflowed = True
+        return False
+
+
+def pack(parts: Iterable[bytes]) -> bytes:
+    """Byte strings -> one, each behind its length (32 bits, little-endian)."""
+    return b"".join(len(part).to_bytes(4, "little") + part for part in parts)
+
+
+def unpack(value: bytes) -> list[bytes]:
+    """The inverse of `pack`; raises ValueError."""
+    parts, at = [], 0
+    while at < len(value):
+        stop = at + 4 + int.from_bytes(value[at : at + 4], "little")
+        if stop > len(value):
+            raise ValueError("longer than it is")
+        parts.append(value[at + 4 : stop])
+        at = stop
+    return parts
+
+
+def _parts(metadata: Metadata) -> tuple[bytes, ...]:
+    numbers = (metadata.major, metadata.minor, metadata.num_targets)
+    return (metadata.name, metadata.uuid, *(b"%d" % number for number in numbers))
+
+
+def _metadata(parts: list[bytes]) -> Metadata:
+    name, uuid, major, minor, num_targets = parts
+    return Metadata(name, uuid, int(major), int(minor), int(num_targets))

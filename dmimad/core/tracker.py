@@ -1,0 +1,536 @@
+"""All mapped devices of a host, as its measurement list tells: records in, devices and findings out.
+
+Source: ``drivers/md/dm-ima.c`` and ``drivers/md/dm-ioctl.c``, Linux 5.15 to 7.2; what honest
+kernels write and what they never write was taken from lists of real ones.
+
+The list is not the whole truth: the kernel drops every record it has written before.  So each
+record is taken as what the kernel says *now* (the hash in a resume is the active table, whatever
+was expected), and a difference to what was expected is only then a finding when no dropped record
+explains it.  What the live tables say is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from dmimad.core.device import Device, Dialect, advance
+from dmimad.core.dialect import DialectEvidence
+from dmimad.core.errors import MalformedError
+from dmimad.core.event import (
+    EVENT_NAMES,
+    DeviceRemove,
+    DeviceRename,
+    DeviceResume,
+    EventKind,
+    Identity,
+    Metadata,
+    TableClear,
+    TableLoad,
+    TargetUpdate,
+    parse_event,
+    printable,
+)
+from dmimad.core.finding import Finding, Severity, make_finding
+from dmimad.core.knowledge import Knowledge
+from dmimad.core.measurement import Fault, Measurement, parse_buffer
+from dmimad.core.table import LoadAssembly, Table, fragment_of, make_table, opaque_targets
+
+#: Devices tracked at once; Linux allows 2**20 minors, no host comes near this.
+MAX_DEVICES = 65_536
+
+_NO_DATA_KEY = "name-"
+
+
+class Step(NamedTuple):
+    """What one record did.
+
+    ``kind`` is None for a record that is no dm event.  ``device`` is the device after the record
+    (as it last was, with both slots empty, if ``gone``); None if the record names none.
+    """
+
+    record: int
+    kind: EventKind | None
+    device: Device | None
+    gone: bool
+    findings: tuple[Finding, ...]
+    removed: tuple[Device, ...] = ()
+
+
+class Tracker:
+    """The devices of one host, from its list.
+
+    Args:
+        dialect: which dialect to read; None lets the records decide.
+        complete: the records fed begin with the first one of the boot, so that what is missing
+            is known to be missing.
+        keep_facts: note what is learnt, to be stored (`Knowledge.take_facts`).
+    """
+
+    def __init__(self, dialect: Dialect | None = None, *, complete: bool = True, keep_facts: bool = False) -> None:
+        self.evidence = DialectEvidence(dialect)
+        self.knowledge = Knowledge(keep_facts=keep_facts)
+        self.complete = complete
+        self.since_boot = False
+        self.boots = 0
+        self.dm_records = 0
+        self._by_number: dict[tuple[int, int], Device] = {}
+        self._by_name: dict[bytes, Device] = {}
+        self._loads: dict[str, LoadAssembly] = {}
+        self._seen_numbers: set[tuple[int, int]] = set()
+        self._findings: list[Finding] = []
+        self._removed: list[Device] = []
+        self._repeat_reported = False
+
+    @property
+    def dialect(self) -> Dialect:
+        """The dialect records are read in now."""
+        return self.evidence.dialect
+
+    @property
+    def devices(self) -> Iterable[Device]:
+        """The devices that exist, as far as the list tells."""
+        return self._by_name.values()
+
+    # -- records ---------------------------------------------------------------------------
+
+    def apply(self, record: Measurement) -> Step | None:
+        """Take the next record; None if it says nothing about devices."""
+        if record.fault is Fault.MALFORMED or (record.fault is not None and record.template != b"ima-buf"):
+            return Step(record.index, None, None, False, (self._fault(record),))
+        if record.template != b"ima-buf" or record.data is None or record.is_violation:
+            return self._other(record)
+        try:
+            buffer = parse_buffer(record.data, record.order)
+        except MalformedError as error:
+            finding = make_finding("record.malformed", error.reason, record=record.index)
+            return Step(record.index, None, None, False, (finding,))
+        known = EVENT_NAMES.get(buffer.event_name)
+        if known is None:
+            return self._critical_data(record, buffer.event_name, buffer.data)
+        if record.fault is not None:
+            self._findings.append(self._fault(record))
+        if buffer.digest_matches() is False:
+            self._report("record.event_digest", f"the event digest is not the {buffer.algorithm} of the event", record)
+        return self._dm_record(record, known, buffer.data)
+
+    def _dm_record(self, record: Measurement, known: tuple[EventKind, bool], data: bytes) -> Step:
+        kind, first_form = known
+        self.dm_records += 1
+        if not self.knowledge.note_record(record.template_digest) and not self._repeat_reported:
+            self._repeat_reported = True
+            text = "the same record twice, which kernels drop (but for CONFIG_IMA_DISABLE_HTABLE)"
+            self._report("state.impossible", text, record, severity=Severity.WARNING)
+        try:
+            event = parse_event(kind, data)
+        except MalformedError as error:
+            self._report("record.malformed", error.reason, record)
+            return self._step(record.index, kind, None, gone=False)
+        self.evidence.see_version(event.version, first_form=first_form)
+        handler = _HANDLERS[kind]
+        device, gone = handler(self, event, record.index)
+        self._settle_dialect(record)
+        return self._step(record.index, kind, device, gone=gone)
+
+    def _step(self, index: int, kind: EventKind | None, device: Device | None, *, gone: bool) -> Step:
+        step = Step(index, kind, device, gone, tuple(self._findings), tuple(self._removed))
+        if self._findings:
+            self._findings = []
+        if self._removed:
+            self._removed = []
+        return step
+
+    def _report(
+        self, code: str, message: str, record: Measurement | int, *, device: str = "", severity: Severity | None = None
+    ) -> None:
+        index = record if isinstance(record, int) else record.index
+        self._findings.append(make_finding(code, message, device=device, record=index, severity=severity))
+
+    def _fault(self, record: Measurement) -> Finding:
+        code = "record.template_digest" if record.fault is Fault.TEMPLATE_DIGEST else "record.malformed"
+        return make_finding(code, record.reason, record=record.index, template_digest=record.template_digest.hex())
+
+    def _settle_dialect(self, record: Measurement) -> None:
+        if self.evidence.contradiction:
+            text = f"{self.evidence.contradiction}: no one kernel writes both"
+            self.evidence.contradiction = ""
+            self._report("state.impossible", text, record)
+
+    def _other(self, record: Measurement) -> Step | None:
+        """Records that are no buffers: a violation, or a boot's first record."""
+        if record.is_violation:
+            finding = make_finding(
+                "violations.increased", "IMA could not measure a file that was being written", record=record.index
+            )
+            return Step(record.index, None, None, False, (finding,))
+        if record.event_name() != b"boot_aggregate":
+            return None
+        self.boots += 1
+        if self.boots == 1:
+            self.complete = self.complete and record.index == 0
+            return None
+        gone = tuple(self.devices)
+        self.evidence.new_kernel()
+        self._by_number, self._by_name, self._loads, self._seen_numbers = {}, {}, {}, set()
+        finding = make_finding(
+            "list.restarted", f"a new kernel goes on with the list (kexec); {len(gone)} devices forgotten", record=record.index
+        )
+        return Step(record.index, None, None, False, (finding,), gone)
+
+    def _critical_data(self, record: Measurement, name: bytes, data: bytes) -> Step | None:
+        if record.fault is not None:
+            return Step(record.index, None, None, False, (self._fault(record),))
+        if name == b"kernel_version":
+            # Measured once, while IMA starts: the built-in policy measures critical data from then on.
+            self.since_boot = self.since_boot or self.dm_records == 0
+            self.evidence.see_kernel(data)
+        return None
+
+    # -- events ----------------------------------------------------------------------------
+
+    def _load(self, event: TableLoad, at: int) -> tuple[Device | None, bool]:
+        metadata = event.metadata
+        device = self._locate(metadata, at, certain=True)
+        problem = self._load_problem(event)
+        if problem:
+            self._report("record.malformed", problem, at, device=device.key)
+            return device, False
+        if event.first == 0 and event.last + 1 >= metadata.num_targets:
+            self._loads.pop(device.key, None)
+            return self._stage(device, make_table(metadata, (event.text,), at, 0), at), False
+        return self._partial_load(device, event, at), False
+
+    def _load_problem(self, event: TableLoad) -> str:
+        """Indices that no kernel writes: a target's own text may be made to look like more targets."""
+        count, last = event.metadata.num_targets, event.last
+        if event.targets != last - event.first + 1 or (event.targets and not 0 <= event.first <= last < count):
+            return f"targets {event.first} to {last} in {event.targets} pieces, of a table of {count}"
+        return ""
+
+    def _partial_load(self, device: Device, event: TableLoad, at: int) -> Device:
+        metadata = event.metadata
+        fragment = fragment_of(event)
+        assembly = self._loads.get(device.key)
+        if event.first == 0:
+            assembly = LoadAssembly(metadata, [fragment])
+        elif assembly is not None and assembly.metadata == metadata and assembly.next_index == event.first:
+            assembly.parts.append(fragment)
+        else:
+            before = self.knowledge.fragments.leading_to(metadata, event.first)
+            assembly = LoadAssembly(metadata, [*(before or ()), fragment])
+            if before is None:
+                text = f"the records with targets 0 to {event.first - 1} of this load are missing"
+                self._doubt("state.impossible", text, device, at, certain=not self.knowledge.fragments.evicted)
+        self.knowledge.note_fragment(metadata, fragment)
+        if event.first == event.last == metadata.num_targets - 1:
+            self.evidence.prove(Dialect.ORDERED, "a record with nothing but an overflowing last target")
+        self._loads[device.key] = assembly
+        if assembly.parts[0].first != 0:
+            return device
+        if assembly.complete:
+            del self._loads[device.key]
+            return self._stage(device, assembly.table(at), at)
+        if assembly.may_lack_last and self.dialect is not Dialect.ORDERED:
+            return self._stage(device, assembly.table(at), at)
+        return device
+
+    def _stage(self, device: Device, table: Table, at: int) -> Device:
+        self.knowledge.note_load(table.hash)
+        if table.unmeasured:
+            text = f"target {table.num_targets - 1}, the last of {table.num_targets}, is neither measured nor hashed"
+            self._report("target.unmeasured", text, at, device=device.key)
+        opaque = opaque_targets(table.texts)
+        if opaque:
+            text = f"{opaque} of {table.num_targets} targets do not measure their configuration"
+            self._report("target.opaque", text, at, device=device.key)
+        return self._put(advance(device, EventKind.TABLE_LOAD, self.dialect, at=at, staged=table) or device)
+
+    def _resume(self, event: DeviceResume, at: int) -> tuple[Device | None, bool]:
+        if event.metadata is None:
+            return self._by_identity(event.identity, at), False
+        metadata, table_hash = event.metadata, event.active_hash
+        known = metadata.device in self._by_number
+        device = self._locate(metadata, at, certain=False)
+        if table_hash is None:
+            return device, False
+        staged, active = device.inactive, device.active
+        if staged is not None and staged.hash == table_hash:
+            if metadata.name == device.name != staged.name and table_hash not in self.knowledge.resumed:
+                self.evidence.prove(Dialect.ORDERED, "a table staged under an old name and resumed under the new one")
+            expected = Identity(staged.name, staged.uuid)
+            device = advance(device, EventKind.DEVICE_RESUME, self.dialect, at=at) or device
+        elif active is not None and active.hash == table_hash:
+            expected = Identity(active.name, active.uuid)
+            if staged is not None:
+                device = device._replace(inactive=None, staged_at=at)
+        else:
+            expected = Identity(metadata.name, metadata.uuid)
+            if expected not in device.former:
+                expected = Identity(device.name, device.uuid)
+            table = self._recall(device, metadata, table_hash, at, known=known, staged=staged)
+            device = device._replace(active=table, inactive=None, aliased=False, changed_at=at, staged_at=at)
+        self._loads.pop(device.key, None)
+        self.knowledge.note_resume(table_hash, metadata)
+        return self._put(self._named_by(device, metadata, expected)), False
+
+    def _named_by(self, device: Device, metadata: Metadata, expected: Identity) -> Device:
+        """Take the record's metadata for the active table's, and its name for the device's.
+
+        A kernel before the rework reports the names that the table was loaded under, so there the
+        identity that was ``expected`` of the table is no news about the device.
+        """
+        active = device.active
+        if active is not None and (active.name != metadata.name or active.uuid != metadata.uuid):
+            device = device._replace(active=active._replace(name=metadata.name, uuid=metadata.uuid))
+        if metadata.name == device.name and metadata.uuid == device.uuid:
+            return device
+        if self.dialect is not Dialect.ORDERED and (metadata.name, metadata.uuid) == expected:
+            return device
+        self._forget_name(device)
+        return device._replace(name=metadata.name, uuid=metadata.uuid)
+
+    def _recall(
+        self, device: Device, metadata: Metadata, table_hash: bytes, at: int, *, known: bool, staged: Table | None
+    ) -> Table:
+        """The table that a record reports though its load was not the last thing recorded."""
+        table = Table(table_hash, metadata.name, metadata.uuid, metadata.num_targets)
+        if table_hash in self.knowledge.loaded:
+            return table
+        parts = self.knowledge.fragments.matching(metadata, table_hash)
+        if parts is not None:
+            texts = tuple(part.text for part in parts)
+            unmeasured = metadata.num_targets - 1 - parts[-1].last
+            self.knowledge.note_load(table_hash)
+            if unmeasured:
+                self.evidence.prove(Dialect.LEGACY, "a table hash without the last target")
+                text = f"target {metadata.num_targets - 1}, the last one, is neither measured nor hashed"
+                self._report("target.unmeasured", text, at, device=device.key)
+            return make_table(metadata, texts, at, unmeasured)
+        assembly = self._loads.get(device.key)
+        expected = staged.label if staged is not None and staged.num_targets == metadata.num_targets else ""
+        if assembly is not None and assembly.metadata == metadata:
+            expected = assembly.table(at).label
+        if expected:
+            text = f"the kernel reports {table.label}, the recorded load hashes to {expected}"
+            self._report("table.hash_mismatch", text, at, device=device.key)
+        else:
+            self._unmeasured(device, table, at, known=known)
+        self.knowledge.note_load(table_hash)  # once is enough
+        return table
+
+    def _unmeasured(self, device: Device, table: Table, at: int, *, known: bool) -> None:
+        """A hash that no load in the list has.  Honest only if the load came before measuring began."""
+        born_here = known or (device.major, device.minor) in self._seen_numbers
+        text = f"{table.label} is in use, but no load of it was ever measured"
+        if self.since_boot or born_here:
+            self._doubt("table.unmeasured", text, device, at)
+        else:
+            text = f"{table.label} was loaded before measuring began"
+            self._report("table.unmeasured", text, at, device=device.key, severity=Severity.INFO)
+
+    def _doubt(self, code: str, text: str, device: Device, at: int, *, certain: bool = True) -> None:
+        """Report what no honest list shows, as far as the list is known to be whole."""
+        if not self.complete:
+            self._report(code, text + " (the list does not begin with the boot)", at, device=device.key, severity=Severity.INFO)
+        elif self.knowledge.overflowed or not certain:
+            text += " (or too much was measured to tell)"
+            self._report(code, text, at, device=device.key, severity=Severity.WARNING)
+        else:
+            self._report(code, text, at, device=device.key)
+
+    def _clear(self, event: TableClear, at: int) -> tuple[Device | None, bool]:
+        if event.metadata is None:
+            device = self._by_identity(event.identity, at)
+        else:
+            known = event.metadata.device in self._by_number
+            device = self._locate(event.metadata, at, certain=False)
+            if event.metadata.num_targets == 0:
+                self.evidence.prove(Dialect.LEGACY, "metadata of a table that does not exist")
+            self._check_claim(device, event.metadata, event.inactive_hash, at, known=known)
+        self._loads.pop(device.key, None)
+        staged = device.inactive
+        device = advance(device, EventKind.TABLE_CLEAR, self.dialect, at=at) or device
+        if staged is None and event.inactive_hash is not None and self.dialect is not Dialect.ORDERED:
+            device = device._replace(aliased=True)
+        return self._put(device), False
+
+    def _check_claim(self, device: Device, metadata: Metadata, claimed: bytes | None, at: int, *, known: bool) -> None:
+        """What a record says was staged must have been loaded once, or be the old kernels' alias."""
+        expected = {table.hash for table in (device.inactive, device.active) if table is not None}
+        if claimed is not None and claimed not in expected:
+            self._recall(device, metadata, claimed, at, known=known, staged=device.inactive)
+
+    def _remove(self, event: DeviceRemove, at: int) -> tuple[Device | None, bool]:
+        metadata = event.active or event.inactive
+        if metadata is None:
+            identity = event.identity or Identity(b"", b"")
+            self.evidence.prove(Dialect.ORDERED, "the removal of a device without tables")
+            device = self._by_identity(identity, at)
+        else:
+            known = metadata.device in self._by_number
+            device = self._locate(metadata, at, certain=False)
+            if event.active is not None:
+                if event.active.num_targets == 0:
+                    self.evidence.prove(Dialect.LEGACY, "metadata of a table that does not exist")
+                self._check_active(device, event.active, event.active_hash, at, known=known)
+            if event.inactive is not None:
+                self._check_claim(device, event.inactive, event.inactive_hash, at, known=known)
+        self._drop(device)
+        return device._replace(active=None, inactive=None), True
+
+    def _check_active(self, device: Device, metadata: Metadata, claimed: bytes | None, at: int, *, known: bool) -> None:
+        if claimed is None or (device.active is not None and device.active.hash == claimed):
+            return
+        if claimed in self.knowledge.resumed:
+            return
+        loaded_here = claimed in self.knowledge.loaded
+        self._recall(device, metadata, claimed, at, known=known, staged=device.inactive)
+        if loaded_here:
+            text = f"sha256:{claimed.hex()} was active, but no resume that made it so was recorded"
+            self._doubt("state.impossible", text, device, at)
+
+    def _rename(self, event: DeviceRename, at: int) -> tuple[Device | None, bool]:
+        if event.metadata is not None:
+            device = self._locate(event.metadata, at, certain=False)
+            if event.metadata.num_targets == 0:
+                self.evidence.prove(Dialect.LEGACY, "metadata of a table that does not exist")
+            if device.active is None and device.inactive is None:
+                device = self._assume_last_active(device, event.metadata)
+        else:
+            proof = Dialect.LEGACY if event.null else Dialect.ORDERED
+            self.evidence.prove(proof, "a rename without a table, written " + ("(null)" if event.null else "no_data"))
+            device = self._nameless(event.new, at, staged_too=event.null)
+        self._forget_name(device)
+        if device.name != event.new.name:
+            self.knowledge.note_rename(device.name, event.new.name)
+        after = advance(device, EventKind.DEVICE_RENAME, self.dialect, at=at, new=event.new) or device
+        return self._put(after), False
+
+    def _target_update(self, event: TargetUpdate, at: int) -> tuple[Device | None, bool]:
+        return self._locate(event.metadata, at, certain=False), False
+
+    # -- which device ----------------------------------------------------------------------
+
+    def _locate(self, metadata: Metadata, at: int, *, certain: bool) -> Device:
+        """The device a record with metadata is about, made if need be.
+
+        ``certain``: the name in the record is the device's own (a load), not possibly an old one.
+        """
+        number = metadata.device
+        device = self._by_number.get(number)
+        if device is not None and device.name == metadata.name and device.uuid == metadata.uuid:
+            return device
+        if device is not None:
+            same = self._same_device(device, metadata, certain=certain)
+            if same is not None:
+                return same
+            self._replaced(device, metadata, at)
+        named = self._by_name.get(metadata.name)
+        if named is not None and named.major is None:
+            self._forget_name(named)
+            adopted = named._replace(key=_key(number), major=number[0], minor=number[1], uuid=metadata.uuid)
+            return self._put(adopted)
+        if named is not None:
+            self._drop(named)
+            self._removed.append(named)
+        return self._create(_key(number), number, Identity(metadata.name, metadata.uuid), at)
+
+    def _same_device(self, device: Device, metadata: Metadata, *, certain: bool) -> Device | None:
+        """The device on this number under another name: renamed unrecorded, or an old name in a record."""
+        if not certain and Identity(metadata.name, metadata.uuid) in device.former:
+            if (device.name, metadata.name) not in self.knowledge.renamed:
+                self.evidence.prove(Dialect.LEGACY, "the old name of a device that was renamed")
+            return device
+        same_uuid = bool(metadata.uuid) and metadata.uuid == device.uuid
+        same_name = metadata.name == device.name and not device.uuid
+        if not (same_uuid or same_name or (device.name, metadata.name) in self.knowledge.renamed):
+            return None
+        if not certain:
+            return device  # the caller takes the new name over, if it is one
+        self._forget_name(device)
+        new = Identity(metadata.name, metadata.uuid)
+        return self._put(advance(device, EventKind.DEVICE_RENAME, self.dialect, at=device.since, new=new) or device)
+
+    def _replaced(self, device: Device, metadata: Metadata, at: int) -> None:
+        """Another device has this number now: the removal of the former one was dropped, or taken out."""
+        names = (device.name, *(former.name for former in device.former))
+        explained = any((metadata.device, name) in self.knowledge.removed for name in names)
+        if not explained and device.active is not None and len(names) == 1 and self.since_boot:
+            text = f"{printable(metadata.name)} has the number of {printable(device.name)}, whose removal is missing"
+            self._doubt("state.impossible", text, device, at)
+        self._drop(device)
+        self._removed.append(device)
+
+    def _by_identity(self, identity: Identity | Metadata, at: int) -> Device:
+        """The device of a record that has no numbers."""
+        device = self._by_name.get(identity.name)
+        if device is not None:
+            return device
+        return self._create(_NO_DATA_KEY + printable(identity.name), None, Identity(identity.name, identity.uuid), at)
+
+    def _nameless(self, new: Identity, at: int, *, staged_too: bool) -> Device:
+        """The device of a rename that names only the new name: it has no active table."""
+        candidates = [
+            device
+            for device in self._by_name.values()
+            if device.active is None and (staged_too or device.inactive is None)
+        ]
+        with_uuid = [device for device in candidates if device.uuid and device.uuid == new.uuid]
+        named = [device for device in candidates if device.name == new.name]
+        for choice in (with_uuid, named, candidates):
+            if len(choice) == 1:
+                return choice[0]
+        return self._create(_NO_DATA_KEY + printable(new.name), None, new, at)
+
+    def _assume_last_active(self, device: Device, metadata: Metadata) -> Device:
+        """A device whose whole creation was dropped as a repetition has the table it had before."""
+        from_before = self.knowledge.last_active.get(metadata)
+        if from_before is None:
+            return device
+        table = Table(from_before, metadata.name, metadata.uuid, metadata.num_targets)
+        return device._replace(active=table)
+
+    def _create(self, key: str, number: tuple[int, int] | None, identity: Identity, at: int) -> Device:
+        if len(self._by_name) >= MAX_DEVICES:
+            oldest = next(iter(self._by_name.values()))
+            self._drop(oldest)
+            self._removed.append(oldest)
+        major, minor = number or (None, None)
+        device = Device(key, major, minor, identity.name, identity.uuid, since=at, changed_at=at, staged_at=at)
+        return self._put(device)
+
+    def _put(self, device: Device) -> Device:
+        self._by_name[device.name] = device
+        if device.major is not None and device.minor is not None:
+            self._by_number[device.major, device.minor] = device
+        return device
+
+    def _forget_name(self, device: Device) -> None:
+        current = self._by_name.get(device.name)
+        if current is not None and current.key == device.key:
+            del self._by_name[device.name]
+
+    def _drop(self, device: Device) -> None:
+        self._forget_name(device)
+        self._loads.pop(device.key, None)
+        number = None
+        if device.major is not None and device.minor is not None:
+            number = (device.major, device.minor)
+            self._by_number.pop(number, None)
+            self._seen_numbers.add(number)
+        for name in {device.name, *(former.name for former in device.former)}:
+            self.knowledge.note_removal(number, name)
+
+
+def _key(number: tuple[int, int]) -> str:
+    return f"{number[0]}:{number[1]}"
+
+
+_HANDLERS: dict[EventKind, Callable[..., tuple[Device | None, bool]]] = {
+    EventKind.TABLE_LOAD: Tracker._load,
+    EventKind.DEVICE_RESUME: Tracker._resume,
+    EventKind.TABLE_CLEAR: Tracker._clear,
+    EventKind.DEVICE_REMOVE: Tracker._remove,
+    EventKind.DEVICE_RENAME: Tracker._rename,
+    EventKind.TARGET_UPDATE: Tracker._target_update,
+}
