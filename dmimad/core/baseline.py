@@ -112,17 +112,23 @@ def merge(baselines: Iterable[Baseline]) -> Baseline:
 def _read_document(document: Mapping[str, object], file: str, lines: list[str]) -> Baseline:
     for key in document:
         if key not in ("version", "device"):
-            raise BaselineError(file, _unknown(key, ("version", "device")), key=key, line=_line_of(lines, key))
+            raise BaselineError(
+                file, _unknown(key, ("version", "device")), key=key, line=_line_of(lines, key)
+            )
     if document.get("version") != 1 or document.get("version") is True:
         raise BaselineError(file, "must be 1", key="version", line=_line_of(lines, "version"))
     entries = document.get("device", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise BaselineError(file, "entries are written [[device]]", key="device", line=_line_of(lines, "device"))
+        raise BaselineError(
+            file, "entries are written [[device]]", key="device", line=_line_of(lines, "device")
+        )
     if len(entries) > MAX_ENTRIES:
         raise BaselineError(file, f"more than {MAX_ENTRIES} entries", key="device")
     starts = [number for number, line in enumerate(lines, 1) if re.match(r"\s*\[\[\s*device\s*\]\]", line)]
     starts += [1] * (len(entries) - len(starts))
-    return Baseline(tuple(_read_entry(entry, file, lines, start) for entry, start in zip(entries, starts, strict=False)))
+    return Baseline(
+        tuple(_read_entry(entry, file, lines, start) for entry, start in zip(entries, starts, strict=False))
+    )
 
 
 def _read_entry(entry: Mapping[str, object], file: str, lines: list[str], start: int) -> Entry:
@@ -165,4 +171,6 @@ def _unknown(key: str, known: Iterable[str]) -> str:
 def _line_of(lines: list[str], key: str, start: int = 1) -> int | None:
     """The line that sets ``key``, at or after ``start``; None if it cannot be told."""
     pattern = re.compile(rf"\s*(?:\[+\s*)?[\"']?(?:device\.)?{re.escape(key)}[\"']?\s*(?:=|\])")
-    return next((number for number, line in enumerate(lines, 1) if number >= start and pattern.match(line)), None)
+    return next(
+        (number for number, line in enumerate(lines, 1) if number >= start and pattern.match(line)), None
+    )

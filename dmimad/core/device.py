@@ -164,7 +164,9 @@ def advance(
             raise TransitionError(kind, device.slots, "no table was loaded")
         return device._replace(inactive=staged, aliased=False, staged_at=at)
     if action is Action.SWAP:
-        return device._replace(active=device.inactive, inactive=None, aliased=False, changed_at=at, staged_at=at)
+        return device._replace(
+            active=device.inactive, inactive=None, aliased=False, changed_at=at, staged_at=at
+        )
     if action is Action.CLEAR or action is Action.CLEAR_ALIAS:
         return device._replace(inactive=None, aliased=action is Action.CLEAR_ALIAS, staged_at=at)
     if action is Action.REMOVE:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 
+from dmimad.core.checkpoint import Document, integer, items, read_dialect, to_bytes, to_text
 from dmimad.core.device import Dialect
 
 #: ``DM_VERSION`` from which a kernel may have the reworked dm-ima.
@@ -53,6 +54,31 @@ class DialectEvidence:
     def proven(self) -> Dialect | None:
         """The dialect that records have proven, if any."""
         return self._proven
+
+    def document(self) -> dict[str, object]:
+        """What is known, as JSON to store."""
+        return {
+            "kernel": None if self._kernel is None else list(self._kernel),
+            "version": None if self._version is None else to_text(self._version),
+            "first_form": self._first_form,
+            "proven": None if self._proven is None else self._proven.value,
+            "proof": self._proof,
+            "contradicted": self._contradicted,
+        }
+
+    def restore(self, document: Document) -> None:
+        """Take a stored `document` in; raises MalformedError."""
+        kernel = document.get("kernel")
+        if kernel is not None:
+            major, minor = (*items(kernel), None, None)[:2]
+            self._kernel = (integer(major), integer(minor))
+        if document.get("version") is not None:
+            self.see_version(to_bytes(document["version"]), first_form=document.get("first_form") is True)
+        self._proven = read_dialect(document.get("proven"))
+        self._proof = str(document.get("proof", ""))
+        self._contradicted = document.get("contradicted") is True
+        self.contradiction = ""
+        self._settle()
 
     def see_version(self, version: bytes, *, first_form: bool) -> None:
         """A dm record's event name and ``dm_version``."""
@@ -100,6 +126,10 @@ class DialectEvidence:
             return self._proven
         if self._dm_version is not None and self._dm_version < _REWORK_DM_VERSION:
             return Dialect.LEGACY
-        if self._dm_version == _REWORK_DM_VERSION and self._kernel is not None and self._kernel < _REWORK_KERNEL:
+        if (
+            self._dm_version == _REWORK_DM_VERSION
+            and self._kernel is not None
+            and self._kernel < _REWORK_KERNEL
+        ):
             return Dialect.LEGACY
         return Dialect.ORDERED

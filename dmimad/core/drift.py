@@ -65,7 +65,13 @@ def _slot(device: Device, table: Table | None, entry: Entry, code: str, record: 
     text = f"{_shown(device)} {verb} a table that is not approved"
     expected = " or ".join(sorted("sha256:" + digest.hex() for digest in entry.hashes))
     return make_finding(
-        code, text, device=device.key, record=record, expected=expected, actual=table.label, baseline=entry.origin
+        code,
+        text,
+        device=device.key,
+        record=record,
+        expected=expected,
+        actual=table.label,
+        baseline=entry.origin,
     )
 
 
@@ -94,7 +100,13 @@ def removed(device: Device, baseline: Baseline, record: int) -> Finding | None:
         return None
     text = f"{_shown(device)} was removed"
     return make_finding(
-        "device.removed", text, device=device.key, record=record, expected=entry.label, actual="none", baseline=entry.origin
+        "device.removed",
+        text,
+        device=device.key,
+        record=record,
+        expected=entry.label,
+        actual="none",
+        baseline=entry.origin,
     )
 
 

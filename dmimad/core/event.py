@@ -250,7 +250,9 @@ def _parse_resume(data: bytes) -> DeviceResume | None:
     if match is None:
         return None
     metadata = _metadata(match, 2)
-    return DeviceResume(match[1] or b"", metadata, metadata or _identity(match, 8), _hash(match[7]), int(match[10]))
+    return DeviceResume(
+        match[1] or b"", metadata, metadata or _identity(match, 8), _hash(match[7]), int(match[10])
+    )
 
 
 def _parse_clear(data: bytes) -> TableClear | None:
@@ -258,7 +260,9 @@ def _parse_clear(data: bytes) -> TableClear | None:
     if match is None:
         return None
     metadata = _metadata(match, 2)
-    return TableClear(match[1] or b"", metadata, metadata or _identity(match, 8), _hash(match[7]), int(match[10]))
+    return TableClear(
+        match[1] or b"", metadata, metadata or _identity(match, 8), _hash(match[7]), int(match[10])
+    )
 
 
 def _parse_remove(data: bytes) -> DeviceRemove | None:
@@ -270,7 +274,14 @@ def _parse_remove(data: bytes) -> DeviceRemove | None:
         return None
     identity = None if match[14] is None else _identity(match, 14)
     return DeviceRemove(
-        match[1] or b"", active, inactive, identity, _hash(match[12]), _hash(match[13]), match[16] == b"y", int(match[17])
+        match[1] or b"",
+        active,
+        inactive,
+        identity,
+        _hash(match[12]),
+        _hash(match[13]),
+        match[16] == b"y",
+        int(match[17]),
     )
 
 

@@ -28,7 +28,10 @@ CODES: Mapping[str, tuple[Severity, str]] = {
     "device.removed": (Severity.WARNING, "an approved device was removed"),
     "table.unmeasured": (Severity.CRITICAL, "a table is in use whose load was never measured"),
     "table.hash_mismatch": (Severity.CRITICAL, "the kernel reports another hash than the measured load has"),
-    "target.unmeasured": (Severity.WARNING, "the last target of a table was not measured (kernels before the rework)"),
+    "target.unmeasured": (
+        Severity.WARNING,
+        "the last target of a table was not measured (kernels before the rework)",
+    ),
     "target.opaque": (Severity.INFO, "a target whose configuration the kernel does not measure"),
     "record.malformed": (Severity.WARNING, "a record does not follow its format"),
     "record.event_digest": (Severity.CRITICAL, "a record's event digest is not that of its data"),

@@ -118,7 +118,9 @@ class Knowledge:
     def note_fragment(self, metadata: Metadata, fragment: Fragment) -> None:
         """A record of a load that has several."""
         self.fragments.add(metadata, fragment)
-        self._note("fragment", b"%d" % fragment.first, b"%d" % fragment.last, fragment.text, *_parts(metadata))
+        self._note(
+            "fragment", b"%d" % fragment.first, b"%d" % fragment.last, fragment.text, *_parts(metadata)
+        )
 
     def _note(self, kind: str, *parts: bytes) -> None:
         if self._keep:

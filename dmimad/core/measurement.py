@@ -43,7 +43,17 @@ TEMPLATE_FIELDS: dict[bytes, tuple[str, ...]] = {
     b"ima-sigv2": ("d-ngv2", "n-ng", "sig"),
     b"ima-buf": ("d-ng", "n-ng", "buf"),
     b"ima-modsig": ("d-ng", "n-ng", "sig", "d-modsig", "modsig"),
-    b"evm-sig": ("d-ng", "n-ng", "evmsig", "xattrnames", "xattrlengths", "xattrvalues", "iuid", "igid", "imode"),
+    b"evm-sig": (
+        "d-ng",
+        "n-ng",
+        "evmsig",
+        "xattrnames",
+        "xattrlengths",
+        "xattrvalues",
+        "iuid",
+        "igid",
+        "imode",
+    ),
 }
 _NAME_FIELDS = frozenset({"n", "n-ng"})
 _DIGEST_FIELDS = frozenset({"d-ng", "d-ngv2", "d-modsig"})
@@ -54,7 +64,9 @@ _IDENTIFIER_FIELDS = {"iuid": 4, "igid": 4, "imode": 2}
 _IMA_NAME_PADDED_BYTES = 256
 _LENGTH_LITTLE = struct.Struct("<I").unpack_from
 _LENGTH_BIG = struct.Struct(">I").unpack_from
-_LINE = re.compile(rb"([0-9]{1,2}) ([0-9a-f]{40}|[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128}) ([!-~]{1,255}) (.*)", re.DOTALL)
+_LINE = re.compile(
+    rb"([0-9]{1,2}) ([0-9a-f]{40}|[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128}) ([!-~]{1,255}) (.*)", re.DOTALL
+)
 
 
 class Fault(enum.Enum):
@@ -132,7 +144,9 @@ def split_fields(template: bytes, data: bytes, order: ByteOrder) -> tuple[bytes,
         start = position + 4
         position = start + length
         if position > end or start > end:
-            raise MalformedError(f"{template.decode('latin-1')}: field {len(fields)} is longer than the record")
+            raise MalformedError(
+                f"{template.decode('latin-1')}: field {len(fields)} is longer than the record"
+            )
         fields.append(data[start:position])
     return tuple(fields)
 
@@ -192,7 +206,9 @@ def _rebuild(template: bytes, identifiers: tuple[str, ...], text: bytes, order: 
     tail = head.pop().rsplit(b" ", after) if len(head) > before else []
     values = head + tail
     if len(values) != len(identifiers):
-        raise MalformedError(f"{template.decode('ascii')}: {len(values)} fields instead of {len(identifiers)}")
+        raise MalformedError(
+            f"{template.decode('ascii')}: {len(values)} fields instead of {len(identifiers)}"
+        )
     raw = [_field_bytes(field, value, order) for field, value in zip(identifiers, values, strict=True)]
     if template == b"ima":
         return raw[0] + raw[1].rstrip(b"\0")

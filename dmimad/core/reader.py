@@ -88,6 +88,7 @@ class ListReader:
         start: where to go on; the first byte fed must be the one at ``start.offset``.
         banks: PCR banks to replay, any that hashlib has.
         watch: bank -> PCR 10 value; `matches` tells after which record the replay had it.
+        limit: read no more than this many records; `finished` is then set.
 
     A malformed record that leaves no way to find the next one ends the reading: `broken` is then
     set, one `Measurement` with `Fault.MALFORMED` has been handed out, and later bytes are ignored.
@@ -99,8 +100,10 @@ class ListReader:
         *,
         banks: Iterable[str] = DEFAULT_BANKS,
         watch: Mapping[str, bytes] | None = None,
+        limit: int | None = None,
     ) -> None:
         start = start or Position()
+        self._limit = -1 if limit is None else max(limit, 0)
         self.broken: MalformedError | None = None
         self.matches: dict[str, int | None] = dict.fromkeys(watch or {})
         self._watch = dict(watch or {})
@@ -134,6 +137,11 @@ class ListReader:
         )
 
     @property
+    def finished(self) -> bool:
+        """As many records have been read as were wanted."""
+        return self._records == self._limit
+
+    @property
     def records(self) -> int:
         """Records read so far, those before ``start`` included."""
         return self._records
@@ -149,7 +157,7 @@ class ListReader:
 
     def feed(self, data: bytes) -> list[Measurement]:
         """Take the next bytes of the list; returns the records in them that need attention."""
-        if self.broken is not None:
+        if self.broken is not None or self.finished:
             return []
         self._pending += data
         if len(self._pending) < self._wanted:
@@ -160,10 +168,10 @@ class ListReader:
 
     def close(self) -> list[Measurement]:
         """The list ends here: an incomplete last record is a fault."""
-        if self.broken is not None or not self._pending:
+        if self.broken is not None or self.finished or not self._pending:
             return []
         found = self._scan(final=True)
-        if self._pending and self.broken is None:
+        if self._pending and self.broken is None and not self.finished:
             reason = "the list ends inside a record" if self._format else "not an IMA measurement list"
             self._break(MalformedError(reason, offset=self._offset))
             found += self._taken()
@@ -176,7 +184,9 @@ class ListReader:
     def _break(self, error: MalformedError) -> None:
         self.broken = error
         self._pending.clear()
-        self._out.append(Measurement(self._records, IMA_PCR, b"", b"", None, fault=Fault.MALFORMED, reason=str(error)))
+        self._out.append(
+            Measurement(self._records, IMA_PCR, b"", b"", None, fault=Fault.MALFORMED, reason=str(error))
+        )
 
     def _scan(self, *, final: bool) -> list[Measurement]:
         buffer = bytes(self._pending)
@@ -212,11 +222,13 @@ class ListReader:
         sha1, sha256 = hashlib.sha1, hashlib.sha256
         pcr_sha1, pcr_sha256 = self._pcrs["sha1"][IMA_PCR], self._pcrs["sha256"][IMA_PCR]
         watching = bool(self._watch)
-        simple = not self._extra and (in_sha1 or in_sha256) and pcr_sha1 is not None and pcr_sha256 is not None
+        simple = (
+            not self._extra and (in_sha1 or in_sha256) and pcr_sha1 is not None and pcr_sha256 is not None
+        )
         records, position, last, end = self._records, 0, 0, len(buffer)
         digest = self._last_digest
         try:
-            while True:
+            while records != self._limit:
                 start = position + layout.size
                 if start > end and position + fixed + 4 > end:
                     self._wanted = end - position + 1
@@ -235,7 +247,9 @@ class ListReader:
                 stop = start + data_bytes
                 if stop > end:
                     if data_bytes > MAX_TEMPLATE_DATA_BYTES:
-                        raise MalformedError("template data is longer than any real one", offset=self._offset + position)
+                        raise MalformedError(
+                            "template data is longer than any real one", offset=self._offset + position
+                        )
                     self._wanted = stop - position
                     break
                 data = buffer[start:stop]
@@ -287,7 +301,7 @@ class ListReader:
 
     def _scan_ascii(self, buffer: bytes, final: bool) -> int:
         position, end = 0, len(buffer)
-        while position < end:
+        while position < end and not self.finished:
             newline = buffer.find(b"\n", position)
             if newline < 0 and not final:
                 if end - position > MAX_LINE_BYTES:
@@ -315,7 +329,9 @@ class ListReader:
         length = min(stop + 1, len(buffer)) - position
         if record is None:
             reason = "not a line of a measurement list"
-            self._out.append(Measurement(self._records, IMA_PCR, b"", b"", None, fault=Fault.MALFORMED, reason=reason))
+            self._out.append(
+                Measurement(self._records, IMA_PCR, b"", b"", None, fault=Fault.MALFORMED, reason=reason)
+            )
         else:
             self._take(record)
             self._last_digest = record.template_digest
@@ -441,5 +457,3 @@ def _has_template_name(head: bytes, size: int, order: ByteOrder) -> bool:
     name = head[at + 4 : at + 4 + name_bytes]
     plausible = pcr <= MAX_PCR and 0 < name_bytes <= MAX_TEMPLATE_NAME_BYTES and len(name) == name_bytes
     return plausible and _TEMPLATE_NAME.fullmatch(name) is not None
-
-

@@ -60,9 +60,11 @@ class Unavailable:
 
     Attributes:
         problem: one line: where, what, and what to do about it.
+        lasting: waiting alone will not help (no IMA, no rights): a person has to do something.
     """
 
     problem: str
+    lasting: bool = False
 
 
 SourceEvent = Chunk | CaughtUp | Restarted | Unavailable

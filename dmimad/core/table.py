@@ -182,7 +182,9 @@ class LoadAssembly:
 def make_table(metadata: Metadata, texts: tuple[bytes, ...], loaded_at: int, unmeasured: int) -> Table:
     """The table whose load has ``texts``, with its hash recomputed."""
     digest = hashlib.sha256(texts[0] if len(texts) == 1 else b"".join(texts)).digest()
-    return Table(digest, metadata.name, metadata.uuid, metadata.num_targets, texts, loaded_at, max(unmeasured, 0))
+    return Table(
+        digest, metadata.name, metadata.uuid, metadata.num_targets, texts, loaded_at, max(unmeasured, 0)
+    )
 
 
 def fragment_of(event: TableLoad) -> Fragment:

@@ -11,9 +11,11 @@ explains it.  What the live tables say is not known here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from dmimad.core.checkpoint import Document, integer, items, load_document, read_device, read_load, table
 from dmimad.core.device import Device, Dialect, advance
 from dmimad.core.dialect import DialectEvidence
 from dmimad.core.errors import MalformedError
@@ -31,15 +33,16 @@ from dmimad.core.event import (
     parse_event,
     printable,
 )
-from dmimad.core.finding import Finding, Severity, make_finding
-from dmimad.core.knowledge import Knowledge
+from dmimad.core.finding import CODES, Finding, Severity, make_finding
+from dmimad.core.knowledge import Fact, Knowledge
 from dmimad.core.measurement import Fault, Measurement, parse_buffer
 from dmimad.core.table import LoadAssembly, Table, fragment_of, make_table, opaque_targets
 
 #: Devices tracked at once; Linux allows 2**20 minors, no host comes near this.
 MAX_DEVICES = 65_536
 
-_NO_DATA_KEY = "name-"
+#: Key of a device whose numbers no record has told yet: this and a part of its name's hash.
+_NAME_KEY = "name-"
 
 
 class Step(NamedTuple):
@@ -67,7 +70,9 @@ class Tracker:
         keep_facts: note what is learnt, to be stored (`Knowledge.take_facts`).
     """
 
-    def __init__(self, dialect: Dialect | None = None, *, complete: bool = True, keep_facts: bool = False) -> None:
+    def __init__(
+        self, dialect: Dialect | None = None, *, complete: bool = True, keep_facts: bool = False
+    ) -> None:
         self.evidence = DialectEvidence(dialect)
         self.knowledge = Knowledge(keep_facts=keep_facts)
         self.complete = complete
@@ -92,6 +97,37 @@ class Tracker:
         """The devices that exist, as far as the list tells."""
         return self._by_name.values()
 
+    # -- state -----------------------------------------------------------------------------
+
+    def document(self) -> dict[str, object]:
+        """The tracker's state but for devices and facts, as JSON to store."""
+        return {
+            "evidence": self.evidence.document(),
+            "complete": self.complete,
+            "since_boot": self.since_boot,
+            "boots": self.boots,
+            "dm_records": self.dm_records,
+            "seen_numbers": [list(number) for number in sorted(self._seen_numbers)],
+            "loads": {key: load_document(load) for key, load in self._loads.items()},
+            "repeat_reported": self._repeat_reported,
+        }
+
+    def restore(self, document: Document, devices: Mapping[str, Document], facts: Iterable[Fact]) -> None:
+        """Take stored state in, into a new tracker; raises MalformedError."""
+        self.evidence.restore(table(document.get("evidence")))
+        self.complete = document.get("complete") is True
+        self.since_boot = document.get("since_boot") is True
+        self.boots = integer(document.get("boots"))
+        self.dm_records = integer(document.get("dm_records"))
+        self._repeat_reported = document.get("repeat_reported") is True
+        for pair in items(document.get("seen_numbers")):
+            major, minor = (*items(pair), None, None)[:2]
+            self._seen_numbers.add((integer(major), integer(minor)))
+        self._loads = {key: read_load(table(load)) for key, load in table(document.get("loads")).items()}
+        for key, device in devices.items():
+            self._put(read_device(key, device))
+        self.knowledge.restore(facts)
+
     # -- records ---------------------------------------------------------------------------
 
     def apply(self, record: Measurement) -> Step | None:
@@ -111,7 +147,9 @@ class Tracker:
         if record.fault is not None:
             self._findings.append(self._fault(record))
         if buffer.digest_matches() is False:
-            self._report("record.event_digest", f"the event digest is not the {buffer.algorithm} of the event", record)
+            self._report(
+                "record.event_digest", f"the event digest is not the {buffer.algorithm} of the event", record
+            )
         return self._dm_record(record, known, buffer.data)
 
     def _dm_record(self, record: Measurement, known: tuple[EventKind, bool], data: bytes) -> Step:
@@ -141,14 +179,24 @@ class Tracker:
         return step
 
     def _report(
-        self, code: str, message: str, record: Measurement | int, *, device: str = "", severity: Severity | None = None
+        self,
+        code: str,
+        message: str,
+        record: Measurement | int,
+        *,
+        device: str = "",
+        severity: Severity | None = None,
+        about: Table | None = None,
     ) -> None:
         index = record if isinstance(record, int) else record.index
-        self._findings.append(make_finding(code, message, device=device, record=index, severity=severity))
+        data = {} if about is None else {"table": about.label}
+        self._findings.append(Finding(code, severity or CODES[code][0], message, device, index, data))
 
     def _fault(self, record: Measurement) -> Finding:
         code = "record.template_digest" if record.fault is Fault.TEMPLATE_DIGEST else "record.malformed"
-        return make_finding(code, record.reason, record=record.index, template_digest=record.template_digest.hex())
+        return make_finding(
+            code, record.reason, record=record.index, template_digest=record.template_digest.hex()
+        )
 
     def _settle_dialect(self, record: Measurement) -> None:
         if self.evidence.contradiction:
@@ -160,7 +208,9 @@ class Tracker:
         """Records that are no buffers: a violation, or a boot's first record."""
         if record.is_violation:
             finding = make_finding(
-                "violations.increased", "IMA could not measure a file that was being written", record=record.index
+                "violations.increased",
+                "IMA could not measure a file that was being written",
+                record=record.index,
             )
             return Step(record.index, None, None, False, (finding,))
         if record.event_name() != b"boot_aggregate":
@@ -173,7 +223,9 @@ class Tracker:
         self.evidence.new_kernel()
         self._by_number, self._by_name, self._loads, self._seen_numbers = {}, {}, {}, set()
         finding = make_finding(
-            "list.restarted", f"a new kernel goes on with the list (kexec); {len(gone)} devices forgotten", record=record.index
+            "list.restarted",
+            f"a new kernel goes on with the list (kexec); {len(gone)} devices forgotten",
+            record=record.index,
         )
         return Step(record.index, None, None, False, (finding,), gone)
 
@@ -203,7 +255,9 @@ class Tracker:
     def _load_problem(self, event: TableLoad) -> str:
         """Indices that no kernel writes: a target's own text may be made to look like more targets."""
         count, last = event.metadata.num_targets, event.last
-        if event.targets != last - event.first + 1 or (event.targets and not 0 <= event.first <= last < count):
+        if event.targets != last - event.first + 1 or (
+            event.targets and not 0 <= event.first <= last < count
+        ):
             return f"targets {event.first} to {last} in {event.targets} pieces, of a table of {count}"
         return ""
 
@@ -220,7 +274,9 @@ class Tracker:
             assembly = LoadAssembly(metadata, [*(before or ()), fragment])
             if before is None:
                 text = f"the records with targets 0 to {event.first - 1} of this load are missing"
-                self._doubt("state.impossible", text, device, at, certain=not self.knowledge.fragments.evicted)
+                self._doubt(
+                    "state.impossible", text, device, at, certain=not self.knowledge.fragments.evicted
+                )
         self.knowledge.note_fragment(metadata, fragment)
         if event.first == event.last == metadata.num_targets - 1:
             self.evidence.prove(Dialect.ORDERED, "a record with nothing but an overflowing last target")
@@ -238,11 +294,11 @@ class Tracker:
         self.knowledge.note_load(table.hash)
         if table.unmeasured:
             text = f"target {table.num_targets - 1}, the last of {table.num_targets}, is neither measured nor hashed"
-            self._report("target.unmeasured", text, at, device=device.key)
+            self._report("target.unmeasured", text, at, device=device.key, about=table)
         opaque = opaque_targets(table.texts)
         if opaque:
             text = f"{opaque} of {table.num_targets} targets do not measure their configuration"
-            self._report("target.opaque", text, at, device=device.key)
+            self._report("target.opaque", text, at, device=device.key, about=table)
         return self._put(advance(device, EventKind.TABLE_LOAD, self.dialect, at=at, staged=table) or device)
 
     def _resume(self, event: DeviceResume, at: int) -> tuple[Device | None, bool]:
@@ -256,7 +312,9 @@ class Tracker:
         staged, active = device.inactive, device.active
         if staged is not None and staged.hash == table_hash:
             if metadata.name == device.name != staged.name and table_hash not in self.knowledge.resumed:
-                self.evidence.prove(Dialect.ORDERED, "a table staged under an old name and resumed under the new one")
+                self.evidence.prove(
+                    Dialect.ORDERED, "a table staged under an old name and resumed under the new one"
+                )
             expected = Identity(staged.name, staged.uuid)
             device = advance(device, EventKind.DEVICE_RESUME, self.dialect, at=at) or device
         elif active is not None and active.hash == table_hash:
@@ -267,8 +325,8 @@ class Tracker:
             expected = Identity(metadata.name, metadata.uuid)
             if expected not in device.former:
                 expected = Identity(device.name, device.uuid)
-            table = self._recall(device, metadata, table_hash, at, known=known, staged=staged)
-            device = device._replace(active=table, inactive=None, aliased=False, changed_at=at, staged_at=at)
+            found = self._recall(device, metadata, table_hash, at, known=known, staged=staged)
+            device = device._replace(active=found, inactive=None, aliased=False, changed_at=at, staged_at=at)
         self._loads.pop(device.key, None)
         self.knowledge.note_resume(table_hash, metadata)
         return self._put(self._named_by(device, metadata, expected)), False
@@ -290,7 +348,14 @@ class Tracker:
         return device._replace(name=metadata.name, uuid=metadata.uuid)
 
     def _recall(
-        self, device: Device, metadata: Metadata, table_hash: bytes, at: int, *, known: bool, staged: Table | None
+        self,
+        device: Device,
+        metadata: Metadata,
+        table_hash: bytes,
+        at: int,
+        *,
+        known: bool,
+        staged: Table | None,
     ) -> Table:
         """The table that a record reports though its load was not the last thing recorded."""
         table = Table(table_hash, metadata.name, metadata.uuid, metadata.num_targets)
@@ -304,7 +369,7 @@ class Tracker:
             if unmeasured:
                 self.evidence.prove(Dialect.LEGACY, "a table hash without the last target")
                 text = f"target {metadata.num_targets - 1}, the last one, is neither measured nor hashed"
-                self._report("target.unmeasured", text, at, device=device.key)
+                self._report("target.unmeasured", text, at, device=device.key, about=table)
             return make_table(metadata, texts, at, unmeasured)
         assembly = self._loads.get(device.key)
         expected = staged.label if staged is not None and staged.num_targets == metadata.num_targets else ""
@@ -312,7 +377,7 @@ class Tracker:
             expected = assembly.table(at).label
         if expected:
             text = f"the kernel reports {table.label}, the recorded load hashes to {expected}"
-            self._report("table.hash_mismatch", text, at, device=device.key)
+            self._report("table.hash_mismatch", text, at, device=device.key, about=table)
         else:
             self._unmeasured(device, table, at, known=known)
         self.knowledge.note_load(table_hash)  # once is enough
@@ -323,20 +388,21 @@ class Tracker:
         born_here = known or (device.major, device.minor) in self._seen_numbers
         text = f"{table.label} is in use, but no load of it was ever measured"
         if self.since_boot or born_here:
-            self._doubt("table.unmeasured", text, device, at)
+            self._doubt("table.unmeasured", text, device, at, about=table)
         else:
             text = f"{table.label} was loaded before measuring began"
-            self._report("table.unmeasured", text, at, device=device.key, severity=Severity.INFO)
+            self._report("table.unmeasured", text, at, device=device.key, severity=Severity.INFO, about=table)
 
-    def _doubt(self, code: str, text: str, device: Device, at: int, *, certain: bool = True) -> None:
+    def _doubt(
+        self, code: str, text: str, device: Device, at: int, *, certain: bool = True, about: Table | None = None
+    ) -> None:
         """Report what no honest list shows, as far as the list is known to be whole."""
+        severity: Severity | None = None
         if not self.complete:
-            self._report(code, text + " (the list does not begin with the boot)", at, device=device.key, severity=Severity.INFO)
+            severity, text = Severity.INFO, f"{text} (the list does not begin with the boot)"
         elif self.knowledge.overflowed or not certain:
-            text += " (or too much was measured to tell)"
-            self._report(code, text, at, device=device.key, severity=Severity.WARNING)
-        else:
-            self._report(code, text, at, device=device.key)
+            severity, text = Severity.WARNING, f"{text} (or too much was measured to tell)"
+        self._report(code, text, at, device=device.key, severity=severity, about=about)
 
     def _clear(self, event: TableClear, at: int) -> tuple[Device | None, bool]:
         if event.metadata is None:
@@ -354,7 +420,9 @@ class Tracker:
             device = device._replace(aliased=True)
         return self._put(device), False
 
-    def _check_claim(self, device: Device, metadata: Metadata, claimed: bytes | None, at: int, *, known: bool) -> None:
+    def _check_claim(
+        self, device: Device, metadata: Metadata, claimed: bytes | None, at: int, *, known: bool
+    ) -> None:
         """What a record says was staged must have been loaded once, or be the old kernels' alias."""
         expected = {table.hash for table in (device.inactive, device.active) if table is not None}
         if claimed is not None and claimed not in expected:
@@ -378,7 +446,9 @@ class Tracker:
         self._drop(device)
         return device._replace(active=None, inactive=None), True
 
-    def _check_active(self, device: Device, metadata: Metadata, claimed: bytes | None, at: int, *, known: bool) -> None:
+    def _check_active(
+        self, device: Device, metadata: Metadata, claimed: bytes | None, at: int, *, known: bool
+    ) -> None:
         if claimed is None or (device.active is not None and device.active.hash == claimed):
             return
         if claimed in self.knowledge.resumed:
@@ -398,7 +468,9 @@ class Tracker:
                 device = self._assume_last_active(device, event.metadata)
         else:
             proof = Dialect.LEGACY if event.null else Dialect.ORDERED
-            self.evidence.prove(proof, "a rename without a table, written " + ("(null)" if event.null else "no_data"))
+            self.evidence.prove(
+                proof, "a rename without a table, written " + ("(null)" if event.null else "no_data")
+            )
             device = self._nameless(event.new, at, staged_too=event.null)
         self._forget_name(device)
         if device.name != event.new.name:
@@ -449,7 +521,9 @@ class Tracker:
             return device  # the caller takes the new name over, if it is one
         self._forget_name(device)
         new = Identity(metadata.name, metadata.uuid)
-        return self._put(advance(device, EventKind.DEVICE_RENAME, self.dialect, at=device.since, new=new) or device)
+        return self._put(
+            advance(device, EventKind.DEVICE_RENAME, self.dialect, at=device.since, new=new) or device
+        )
 
     def _replaced(self, device: Device, metadata: Metadata, at: int) -> None:
         """Another device has this number now: the removal of the former one was dropped, or taken out."""
@@ -466,7 +540,9 @@ class Tracker:
         device = self._by_name.get(identity.name)
         if device is not None:
             return device
-        return self._create(_NO_DATA_KEY + printable(identity.name), None, Identity(identity.name, identity.uuid), at)
+        return self._create(
+            _name_key(identity.name), None, Identity(identity.name, identity.uuid), at
+        )
 
     def _nameless(self, new: Identity, at: int, *, staged_too: bool) -> Device:
         """The device of a rename that names only the new name: it has no active table."""
@@ -480,7 +556,7 @@ class Tracker:
         for choice in (with_uuid, named, candidates):
             if len(choice) == 1:
                 return choice[0]
-        return self._create(_NO_DATA_KEY + printable(new.name), None, new, at)
+        return self._create(_name_key(new.name), None, new, at)
 
     def _assume_last_active(self, device: Device, metadata: Metadata) -> Device:
         """A device whose whole creation was dropped as a repetition has the table it had before."""
@@ -496,7 +572,9 @@ class Tracker:
             self._drop(oldest)
             self._removed.append(oldest)
         major, minor = number or (None, None)
-        device = Device(key, major, minor, identity.name, identity.uuid, since=at, changed_at=at, staged_at=at)
+        device = Device(
+            key, major, minor, identity.name, identity.uuid, since=at, changed_at=at, staged_at=at
+        )
         return self._put(device)
 
     def _put(self, device: Device) -> Device:
@@ -524,6 +602,10 @@ class Tracker:
 
 def _key(number: tuple[int, int]) -> str:
     return f"{number[0]}:{number[1]}"
+
+
+def _name_key(name: bytes) -> str:
+    return _NAME_KEY + hashlib.sha256(name).hexdigest()[:12]
 
 
 _HANDLERS: dict[EventKind, Callable[..., tuple[Device | None, bool]]] = {

@@ -1,0 +1,1 @@
+"""The commands of ``dmimad``, one module each; `dmimad.cli` finds them."""

@@ -1,0 +1,395 @@
+"""The daemon: puts the core and the adapters together, and keeps them going.
+
+One `asyncio.TaskGroup` with named tasks.  The pipeline task is the only one that touches the
+monitor's list state: list bytes -> `Monitor` -> one transaction -> wake the publisher.  Nothing
+leaves the host that is not stored.  What can be wrong about the kernel is decided in the core, and
+what can be wrong about the outside in the adapters; here is only who talks to whom.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dmimad import __version__
+from dmimad.adapters.baseline_files import read_baseline
+from dmimad.adapters.directory_watch import DirectoryWatch
+from dmimad.adapters.file_list import FileList
+from dmimad.adapters.ima_list import KernelList, is_kernel_list
+from dmimad.adapters.metrics import DaemonCollector, MetricsServer, registry
+from dmimad.adapters.mqtt import Publisher
+from dmimad.adapters.service import ServiceManager
+from dmimad.adapters.store import Store
+from dmimad.config import DEFAULT_FILE, Settings, load
+from dmimad.core.errors import AdapterError, BaselineError, DmimadError, ResumeError, SettingsError
+from dmimad.core.monitor import Monitor, Policy
+from dmimad.core.snapshot import Snapshot
+from dmimad.core.source import CaughtUp, Chunk, Restarted, SourceEvent, Unavailable
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+#: Commit at least this often while a long list is being read.
+_COMMIT_SECONDS = 1.0
+#: Try again to store after this long, if that failed.
+_STORE_RETRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What the daemon takes from its surroundings; tests and `demo` give their own."""
+
+    load_settings: Callable[[], Settings]
+    environ: Mapping[str, str]
+    wall_clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    random: random.Random = random.Random()
+    boot_id: Path = BOOT_ID
+    set_log_level: Callable[[str], None] = lambda _: None
+
+
+def load_supported(file: Path | None) -> Settings:
+    """The settings in ``file``, refusing what this version would silently not do; raises SettingsError."""
+    settings = load(file)
+    for key, value in (
+        ("baseline.trusted_keys", settings.baseline.trusted_keys),
+        ("alerts.signing_key_file", settings.alerts.signing_key_file),
+    ):
+        if value:
+            reason = "signatures are not supported by this version; leave it empty"
+            raise SettingsError(str(file or DEFAULT_FILE), reason, key=key)
+    return settings
+
+
+class Daemon:
+    """One run of the daemon.
+
+    Args:
+        settings: as loaded at start; `reload` asks ``outside.load_settings`` again.
+        outside: clocks, environment, randomness.
+        log: where to say what happens.
+    """
+
+    def __init__(self, settings: Settings, outside: Outside, log: FilteringBoundLogger) -> None:
+        self.settings = settings
+        self.metrics_url = ""
+        self._outside = outside
+        self._log = log
+        self._service = ServiceManager(outside.environ, log=log)
+        self._source = self._make_source()
+        self._watch = self._make_watch()
+        baseline = read_baseline(Path(settings.baseline.directory))
+        self._monitor = Monitor(_policy(settings), baseline, self._boot())
+        self._store = Store.open(Path(settings.state.directory))
+        self._retained: Mapping[str, bytes] = {}
+        self._publisher: Publisher | None = None
+        self._publishing: asyncio.Task[None] | None = None
+        self._collector = DaemonCollector(self._snapshot, __version__)
+        self._stop = asyncio.Event()
+        self._reload_wanted = asyncio.Event()
+        self._timer_changed = asyncio.Event()
+        self._count: int | None = None
+        self._source_up = False
+        self._ever_read = False
+        self._reload_ok = True
+        self._store_problem = ""
+        self._broken = ""
+
+    # -- life ------------------------------------------------------------------------------
+
+    async def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
+        """Run until SIGTERM, SIGINT or `stop`.  Raises DmimadError where there is no point in going on."""
+        try:
+            await self._run(on_ready)
+        except* DmimadError as group:
+            error: BaseException = group
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            raise error from None
+        finally:
+            self._store.close()
+
+    async def _run(self, on_ready: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        for number, act in ((signal.SIGTERM, self.stop), (signal.SIGINT, self.stop), (signal.SIGHUP, self.reload)):
+            loop.add_signal_handler(number, act)
+        metrics = await self._serve_metrics()
+        offset = self._resume()
+        self._log.info("started", version=__version__, host=self.settings.host.id, source=self.settings.source.path)
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._follow(offset), name="pipeline"),
+                    group.create_task(self._keep_time(), name="alert timer"),
+                    group.create_task(self._keep_reloading(), name="reload"),
+                    group.create_task(self._watch_baseline(), name="baseline watch"),
+                    group.create_task(self._feed_watchdog(), name="watchdog"),
+                ]
+                self._start_publisher(group)
+                self._group = group
+                self._service.ready(f"following {self.settings.source.path}")
+                on_ready()
+                await self._stop.wait()
+                self._service.stopping()
+                self._log.info("stopping")
+                for task in (*tasks, self._publishing):
+                    if task is not None:
+                        task.cancel()
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+            if metrics is not None:
+                await metrics.stop()
+
+    def stop(self) -> None:
+        """End cleanly; everything found so far is stored already."""
+        self._stop.set()
+
+    def reload(self) -> None:
+        """Read settings and baseline again."""
+        self._reload_wanted.set()
+
+    def _make_source(self) -> KernelList | FileList:
+        source = self.settings.source
+        if is_kernel_list(source.path):
+            return KernelList(
+                source.path, poll_interval_seconds=source.poll_interval_seconds, hold_open=source.hold_open
+            )
+        return FileList(Path(source.path), log=self._log)
+
+    def _make_watch(self) -> DirectoryWatch:
+        return DirectoryWatch(Path(self.settings.baseline.directory), log=self._log, suffix=".toml")
+
+    def _boot(self) -> str:
+        """What tells this boot's records from another's; a mirrored file tells by its content alone."""
+        if isinstance(self._source, FileList):
+            return "file"
+        try:
+            return self._outside.boot_id.read_text("ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            return "unknown boot"
+
+    def _resume(self) -> int:
+        stored = self._store.load()
+        if stored.notice:
+            self._log.warning("state_notice", notice=stored.notice)
+        try:
+            offset = self._monitor.resume(stored)
+        except ResumeError as error:
+            self._log.info("reading_from_start", reason=str(error))
+            self._monitor.start_over(self._boot(), self._outside.wall_clock(), str(error))
+            offset = 0
+        self._retained = self._monitor.retained()
+        return offset
+
+    # -- the pipeline ----------------------------------------------------------------------
+
+    async def _follow(self, offset: int) -> None:
+        """List bytes in, commits out; begins again at byte 0 when the list is another than the stored one."""
+        while True:
+            try:
+                async with aclosing(self._source.events(offset)) as events:
+                    await self._consume(events)
+            except ResumeError as error:
+                self._log.info("reading_from_start", reason=str(error))
+                self._monitor.start_over(self._boot(), self._outside.wall_clock(), str(error))
+                offset = 0
+
+    async def _consume(self, events: object) -> None:
+        committed_at = self._outside.monotonic()
+        began: float | None = None
+        async for event in events:  # type: ignore[attr-defined]  # an async generator of SourceEvent, of either adapter
+            now = self._outside.wall_clock()
+            began = self._outside.monotonic() if began is None else began
+            if isinstance(event, Chunk):
+                self._monitor.feed(event.data, now)
+                self._ever_read = self._source_up = True
+                if self._outside.monotonic() - committed_at < _COMMIT_SECONDS:
+                    continue
+            else:
+                self._notice(event, now)
+            self._check_broken()
+            self._commit(began)
+            committed_at, began = self._outside.monotonic(), None
+
+    def _notice(self, event: SourceEvent, now: float) -> None:
+        """Anything but bytes."""
+        if isinstance(event, CaughtUp):
+            self._count = event.count
+            self._ever_read = self._source_up = True
+            self._monitor.caught_up(now)
+        elif isinstance(event, Restarted):
+            self._log.warning("list_restarted", reason=event.reason)
+            self._monitor.start_over(self._boot(), now, event.reason)
+        elif isinstance(event, Unavailable):
+            self._source_up = False
+            self._monitor.lost_sight()
+            if event.lasting and not self._ever_read:
+                raise AdapterError("cannot follow the measurement list", event.problem)
+            self._log.error("list_unavailable", problem=event.problem)
+
+    def _check_broken(self) -> None:
+        if self._monitor.broken != self._broken:
+            self._broken = self._monitor.broken
+            if self._broken:
+                self._log.error("list_unreadable", problem=self._broken)
+                self._source_up = False
+
+    def _commit(self, began: float | None = None) -> None:
+        """Store what there is; if that fails, it is kept and tried again."""
+        commit = self._monitor.commit()
+        try:
+            self._store.commit(commit)
+        except AdapterError as error:
+            if str(error) != self._store_problem:
+                self._store_problem = str(error)
+                self._log.error("store_failed", problem=self._store_problem)
+            asyncio.get_running_loop().call_later(_STORE_RETRY_SECONDS, self._timer_changed.set)
+            return
+        if self._store_problem:
+            self._store_problem = ""
+            self._log.info("store_recovered")
+        self._monitor.committed()
+        self._retained = self._monitor.retained()
+        if self._publisher is not None:
+            self._publisher.wake()
+        if commit.messages and began is not None:
+            self._collector.observe_detection_latency(self._outside.monotonic() - began)
+        for message in commit.messages:
+            self._log.debug("alert_stored", topic=message.topic)
+        self._timer_changed.set()
+
+    # -- time, reloads, watchdog -----------------------------------------------------------
+
+    async def _keep_time(self) -> None:
+        """Fire alerts whose hold-off is over, and retry what could not be stored."""
+        while True:
+            due = self._monitor.next_due()
+            wait = None if due is None else max(due - self._outside.wall_clock(), 0.0)
+            try:
+                await asyncio.wait_for(self._timer_changed.wait(), wait)
+                self._timer_changed.clear()
+            except TimeoutError:
+                self._monitor.tick(self._outside.wall_clock())
+                self._commit()
+            if self._store_problem:
+                self._commit()
+
+    async def _watch_baseline(self) -> None:
+        while True:
+            watch = self._watch
+            async with aclosing(watch.changes()) as changes:
+                async for _ in changes:
+                    self._reload_baseline()
+                    if watch is not self._watch:
+                        break
+
+    def _reload_baseline(self) -> bool:
+        """Another baseline, or the last good one if this one is refused."""
+        try:
+            baseline = read_baseline(Path(self.settings.baseline.directory))
+        except (BaselineError, AdapterError) as error:
+            self._reload_ok = False
+            self._log.error("baseline_refused", problem=str(error), kept="the last good one")
+            return False
+        self._reload_ok = True
+        if baseline != self._monitor.baseline:
+            self._monitor.set_baseline(baseline, self._outside.wall_clock())
+            self._log.info("baseline_loaded", entries=len(baseline.entries))
+            self._commit()
+        return True
+
+    async def _keep_reloading(self) -> None:
+        while True:
+            await self._reload_wanted.wait()
+            self._reload_wanted.clear()
+            self._service.reloading()
+            try:
+                await self._reload_settings()
+            except DmimadError as error:
+                self._reload_ok = False
+                self._log.error("reload_refused", problem=str(error), kept="the settings in force")
+            self._service.ready()
+
+    async def _reload_settings(self) -> None:
+        new = self._outside.load_settings()
+        old = self.settings
+        fixed = {name: (getattr(old, name), getattr(new, name)) for name in ("host", "source", "state", "metrics", "live")}
+        waiting = sorted(name for name, (before, after) in fixed.items() if before != after)
+        if waiting:
+            self._log.warning("restart_needed", sections=waiting)
+        self.settings = replace(new, **{name: before for name, (before, _) in fixed.items()})
+        self._outside.set_log_level(self.settings.log.level)
+        if self._reload_baseline():
+            self._log.info("reloaded")
+        self._monitor.set_policy(_policy(self.settings), self._outside.wall_clock())
+        self._commit()
+        if new.mqtt != old.mqtt and self._publishing is not None:
+            self._publishing.cancel()
+            await asyncio.wait([self._publishing])
+            self._start_publisher(self._group)
+        elif new.mqtt != old.mqtt:
+            self._start_publisher(self._group)
+
+    def _start_publisher(self, group: asyncio.TaskGroup) -> None:
+        self._publisher = self._publishing = None
+        if self.settings.mqtt.enabled:
+            self._publisher = Publisher(
+                self.settings.mqtt,
+                self.settings.host.id,
+                self._store,
+                lambda: self._retained,
+                log=self._log,
+                random=self._outside.random,
+            )
+            self._publishing = group.create_task(self._publisher.run(), name="publisher")
+
+    async def _feed_watchdog(self) -> None:
+        interval = self._service.keepalive_interval_seconds
+        while interval is not None:
+            self._service.alive()
+            await asyncio.sleep(interval)
+
+    # -- metrics ---------------------------------------------------------------------------
+
+    async def _serve_metrics(self) -> MetricsServer | None:
+        settings = self.settings.metrics
+        if not settings.enabled:
+            return None
+        server = MetricsServer(
+            registry(self._collector), address=settings.address, port=settings.port, log=self._log
+        )
+        await server.start()
+        self.metrics_url = server.url
+        return server
+
+    def _snapshot(self) -> Snapshot:
+        monitor = self._monitor
+        return Snapshot(
+            records=monitor.records,
+            dm_events=dict(monitor.dm_events),
+            devices=monitor.series(),
+            findings=dict(monitor.findings),
+            firing=monitor.firing(),
+            position=monitor.position,
+            lag=None if self._count is None else max(self._count - monitor.position, 0),
+            pcr_verified=None,
+            last_read=monitor.last_read,
+            outbox_pending=self._store.pending_count(),
+            outbox_dead=self._store.dead_count(),
+            mqtt_connected=self._publisher is not None and self._publisher.connected,
+            reload_ok=self._reload_ok,
+            source_up=self._source_up,
+        )
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(settings.host.id, settings.alerts.hold_off_seconds, settings.baseline.unexpected_devices)
