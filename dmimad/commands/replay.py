@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from dmimad.adapters.baseline_files import read_baseline_file
+from dmimad.commands.banks import Banks, other_banks
 from dmimad.commands.errors import UsageError
 from dmimad.core.baseline import Baseline
 from dmimad.core.device import Device, Dialect
@@ -27,7 +28,7 @@ from dmimad.core.errors import AdapterError
 from dmimad.core.event import printable
 from dmimad.core.finding import Finding, Severity, make_finding
 from dmimad.core.measurement import BANK_OF_DIGEST_SIZE, Measurement
-from dmimad.core.reader import DEFAULT_BANKS, ListReader
+from dmimad.core.reader import ListReader
 from dmimad.core.table import Table
 from dmimad.core.tracker import Step, Tracker
 
@@ -55,17 +56,16 @@ def run(arguments: argparse.Namespace) -> int:
     baseline = Baseline()
     if arguments.baseline is not None:
         baseline = read_baseline_file(Path(arguments.baseline))
-    replay = Replay(
-        ListReader(watch=dict(arguments.pcr), limit=arguments.until),
-        Tracker(None if arguments.dialect == "auto" else Dialect(arguments.dialect)),
-        baseline,
-    )
+    dialect = None if arguments.dialect == "auto" else Dialect(arguments.dialect)
+    banks = other_banks(arguments.path, dict(arguments.pcr), arguments.until)
+    replay = Replay(banks.own_reader(), Tracker(dialect), baseline, banks)
     report = (JsonReport if arguments.format == "jsonl" else TextReport)(sys.stdout, steps=not arguments.summary)
     with _opened(arguments.path) as stream:
         for step, findings in replay.steps(_with_progress(stream, sys.stderr)):
             if replay.reader.broken is not None and not replay.reader.records:
                 raise UsageError(f"{arguments.path}: {replay.reader.broken.reason}")
             report.step(step, findings)
+    replay.join_banks()
     if not replay.reader.records and not replay.reader.finished:
         raise UsageError(f"{arguments.path}: empty; a measurement list has at least one record")
     closing = replay.closing_findings()
@@ -76,8 +76,11 @@ def run(arguments: argparse.Namespace) -> int:
 class Replay:
     """One list through the core."""
 
-    def __init__(self, reader: ListReader, tracker: Tracker, baseline: Baseline) -> None:
+    def __init__(self, reader: ListReader, tracker: Tracker, baseline: Baseline, banks: Banks) -> None:
         self.reader = reader
+        self._banks = banks
+        self.pcrs: dict[str, str | None] = {}
+        self.matches: dict[str, int | None] = {}
         self.tracker = tracker
         self.baseline = baseline
         self.counts: Counter[str] = Counter()
@@ -109,10 +112,14 @@ class Replay:
         judgement = judge(step.device, self.baseline, report_unexpected=True)
         return [finding for finding in judgement.findings if finding.record == step.record]
 
+    def join_banks(self) -> None:
+        """The PCR values of all banks, once the list has been read."""
+        self.pcrs, self.matches = self._banks.results(self.reader)
+
     def closing_findings(self) -> list[Finding]:
         """What only the end of the list shows."""
         found = list(missing(self.tracker.devices, self.baseline).values())
-        for bank, index in self.reader.matches.items():
+        for bank, index in self.matches.items():
             if index is None:
                 found.append(make_finding("pcr.mismatch", f"the list never leads to the given {bank} value of PCR 10"))
         self._count(found)
@@ -174,8 +181,8 @@ class JsonReport:
                     }
                     for device in replay.tracker.devices
                 ],
-                "pcr": {bank: _hex(reader.pcr(bank)) for bank in _banks(reader)},
-                "pcr_match": reader.matches,
+                "pcr": replay.pcrs,
+                "pcr_match": replay.matches,
                 "findings": dict(sorted(replay.counts.items())),
                 "closing_findings": [_finding_object(finding) for finding in closing],
             }
@@ -218,12 +225,12 @@ class TextReport:
         out.write(f"{len(devices)} devices at the end\n")
         for device in devices:
             out.write(f"  {_device_text(device)}\n")
-        for bank in _banks(reader):
+        for bank, value in replay.pcrs.items():
             match = ""
-            if bank in reader.matches:
-                index = reader.matches[bank]
+            if bank in replay.matches:
+                index = replay.matches[bank]
                 match = "  does not match" if index is None else f"  matches after record {index}"
-            out.write(f"PCR 10 {bank:<7} {_hex(reader.pcr(bank)) or 'not computable'}{match}\n")
+            out.write(f"PCR 10 {bank:<7} {value or 'not computable'}{match}\n")
         shown = ", ".join(f"{code} {count}" for code, count in sorted(replay.counts.items()))
         out.write(f"findings: {shown or 'none'}\n")
 
@@ -274,14 +281,6 @@ def _finding_object(finding: Finding) -> dict[str, object]:
         "record": finding.record,
         "data": dict(finding.data),
     }
-
-
-def _banks(reader: ListReader) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*DEFAULT_BANKS, *reader.matches)))
-
-
-def _hex(value: bytes | None) -> str | None:
-    return None if value is None else value.hex()
 
 
 def _count(text: str) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from urllib.parse import quote
 
 from dmimad.core.alert import Notice, Status
 from dmimad.core.commit import Message
@@ -55,7 +56,7 @@ def notice_message(notice: Notice, host: str, sequence: int) -> Message:
     event = {
         "specversion": "1.0",
         "id": notice.id,
-        "source": host,
+        "source": quote(host, safe=""),
         "type": f"dmimad.alert.{finding.code}",
         "subject": alert.subject or host,
         "time": timestamp(notice.at),

@@ -26,6 +26,8 @@ from dmimad.core.table import Table
 class Dialect(enum.StrEnum):
     """The three ways dm-ima has been written."""
 
+    __hash__ = str.__hash__  # for speed, as `EventKind`
+
     V1 = "v1"
     LEGACY = "legacy"
     ORDERED = "ordered"
@@ -33,6 +35,8 @@ class Dialect(enum.StrEnum):
 
 class Slots(enum.StrEnum):
     """State of a device: which of its slots hold a table."""
+
+    __hash__ = str.__hash__  # for speed, as `EventKind`
 
     EMPTY = "empty"
     STAGED = "staged"
@@ -162,7 +166,7 @@ def advance(
     if action is Action.STAGE:
         if staged is None:
             raise TransitionError(kind, device.slots, "no table was loaded")
-        return device._replace(inactive=staged, aliased=False, staged_at=at)
+        return _with_slots(device, device.active, staged, device.changed_at, at)
     if action is Action.SWAP:
         return device._replace(
             active=device.inactive, inactive=None, aliased=False, changed_at=at, staged_at=at
@@ -174,6 +178,26 @@ def advance(
     if new is None:
         raise TransitionError(kind, device.slots, "no new name")
     return _renamed(device, new, both=action is Action.RENAME_BOTH)
+
+
+def _with_slots(
+    device: Device, active: Table | None, inactive: Table | None, changed_at: int, staged_at: int
+) -> Device:
+    """The same device with other tables; written out because `_replace` costs as much as all the rest."""
+    return Device(
+        device.key,
+        device.major,
+        device.minor,
+        device.name,
+        device.uuid,
+        active,
+        inactive,
+        False,
+        device.former,
+        device.since,
+        changed_at,
+        staged_at,
+    )
 
 
 def _renamed(device: Device, new: Identity, *, both: bool) -> Device:

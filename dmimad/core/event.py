@@ -30,6 +30,8 @@ MAX_EVENT_BYTES = 64 << 10
 class EventKind(enum.StrEnum):
     """The device-mapper operations that are measured."""
 
+    __hash__ = str.__hash__  # the enum's own is Python code, and kinds are looked up for every event
+
     TABLE_LOAD = "table_load"
     DEVICE_RESUME = "device_resume"
     DEVICE_REMOVE = "device_remove"

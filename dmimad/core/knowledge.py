@@ -82,11 +82,15 @@ class Knowledge:
 
     def note_record(self, digest: bytes) -> bool:
         """A dm record with this template digest; False if it was there before."""
-        if digest in self.records:
+        records = self.records
+        if digest in records:
             return False
-        if self._room(self.records):
-            self.records.add(digest)
-            self._note("record", digest)
+        if len(records) < MAX_FACTS_PER_KIND:
+            records.add(digest)
+            if self._keep:
+                self._note("record", digest)
+        else:
+            self.overflowed = True
         return True
 
     def note_load(self, table_hash: bytes) -> None:
@@ -100,14 +104,16 @@ class Knowledge:
         if self.last_active.get(metadata) != table_hash and self._room(self.last_active):
             self.resumed.add(table_hash)
             self.last_active[metadata] = table_hash
-            self._note("resumed", table_hash, *_parts(metadata))
+            if self._keep:
+                self._note("resumed", table_hash, *_parts(metadata))
 
     def note_removal(self, number: tuple[int, int] | None, name: bytes) -> None:
         """A device went."""
         if (number, name) not in self.removed and self._room(self.removed):
             self.removed.add((number, name))
-            major, minor = (b"%d" % number[0], b"%d" % number[1]) if number else (b"", b"")
-            self._note("removed", major, minor, name)
+            if self._keep:
+                major, minor = (b"%d" % number[0], b"%d" % number[1]) if number else (b"", b"")
+                self._note("removed", major, minor, name)
 
     def note_rename(self, old: bytes, new: bytes) -> None:
         """A device was renamed."""

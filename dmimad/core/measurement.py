@@ -62,6 +62,8 @@ _IDENTIFIER_FIELDS = {"iuid": 4, "igid": 4, "imode": 2}
 
 #: The old template pads the name to this many bytes before hashing.
 _IMA_NAME_PADDED_BYTES = 256
+_SHA256_LITTLE = b"\x28\0\0\0sha256:\0"
+_SHA256_NAME_AT = 48
 _LENGTH_LITTLE = struct.Struct("<I").unpack_from
 _LENGTH_BIG = struct.Struct(">I").unpack_from
 _LINE = re.compile(
@@ -154,6 +156,11 @@ def split_fields(template: bytes, data: bytes, order: ByteOrder) -> tuple[bytes,
 def parse_buffer(data: bytes, order: ByteOrder) -> Buffer:
     """Template data of an ``ima-buf`` record -> its event; raises MalformedError."""
     length = _LENGTH_LITTLE if order == "little" else _LENGTH_BIG
+    if data.startswith(_SHA256_LITTLE) and order == "little" and len(data) >= _SHA256_NAME_AT:
+        # What nearly every list has, without the detours below.
+        buffer_at = _SHA256_NAME_AT + 4 + length(data, _SHA256_NAME_AT - 4)[0]
+        if buffer_at <= len(data) == buffer_at + length(data, buffer_at - 4)[0] and not data[buffer_at - 5]:
+            return Buffer("sha256", data[12:44], data[_SHA256_NAME_AT : buffer_at - 5], data[buffer_at:])
     try:
         name_at = 8 + length(data, 0)[0]
         buffer_at = name_at + 4 + length(data, name_at - 4)[0]

@@ -309,8 +309,10 @@ class Monitor:
             self._book.hold(key, finding, subject, since=now, now=now, at_once=True)
 
     def _gone(self, device: Device, step: Step, now: float) -> None:
-        self._forget(device, now, step.record)
         finding = removed(device, self.baseline, step.record)
+        if finding is not None:
+            finding = self._with_evidence(finding)
+        self._forget(device, now, step.record)
         if finding is not None:
             self._count(finding)
             name = printable(device.name)

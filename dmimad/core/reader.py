@@ -43,7 +43,10 @@ DEFAULT_BANKS: Final = ("sha1", "sha256")
 MAX_LINES_PER_RECORD: Final = 8
 
 _BOOT_AGGREGATE = b"boot_aggregate"
-_BOOT_AGGREGATE_NUL = b"boot_aggregate\0"
+#: Template data of a boot_aggregate record is shorter: a digest, the name, an empty signature.
+_BOOT_AGGREGATE_BYTES = 112
+#: Two empty fields; less is looked at by the careful loop.
+_SMALLEST_DATA_BYTES = 8
 _ASCII_START = re.compile(rb"[0-9]{1,2} [0-9a-f]{40}")
 _ASCII_START_BYTES = 44
 _TEMPLATE_NAME = re.compile(rb"[a-z0-9][a-z0-9|_-]*")
@@ -89,6 +92,7 @@ class ListReader:
         banks: PCR banks to replay, any that hashlib has.
         watch: bank -> PCR 10 value; `matches` tells after which record the replay had it.
         limit: read no more than this many records; `finished` is then set.
+        verify: False to leave the template digests unchecked, where another reader checks them.
 
     A malformed record that leaves no way to find the next one ends the reading: `broken` is then
     set, one `Measurement` with `Fault.MALFORMED` has been handed out, and later bytes are ignored.
@@ -101,8 +105,10 @@ class ListReader:
         banks: Iterable[str] = DEFAULT_BANKS,
         watch: Mapping[str, bytes] | None = None,
         limit: int | None = None,
+        verify: bool = True,
     ) -> None:
         start = start or Position()
+        self._verify = verify
         self._limit = -1 if limit is None else max(limit, 0)
         self.broken: MalformedError | None = None
         self.matches: dict[str, int | None] = dict.fromkeys(watch or {})
@@ -113,14 +119,15 @@ class ListReader:
         self._last_length = start.last_length
         self._last_digest = start.last_digest
         self._violations = start.violations
-        self._extra = tuple(dict.fromkeys(b for b in (*banks, *self._watch) if b not in DEFAULT_BANKS))
         self._pcrs: dict[str, dict[int, bytes | None]] = {
-            bank: dict(start.pcrs.get(bank, {})) for bank in (*DEFAULT_BANKS, *self._extra)
+            bank: dict(start.pcrs.get(bank, {})) for bank in (*banks, *self._watch)
         }
         for bank, values in self._pcrs.items():
             values.setdefault(IMA_PCR, bytes(hashlib.new(bank).digest_size))
         self._pending = bytearray()
-        self._wanted = 0
+        self._buffer, self._at, self._wanted = b"", 0, 0
+        self._layouts: dict[int, struct.Struct] = {}
+        self._name_bytes = 0
         self._out: list[Measurement] = []
 
     @property
@@ -189,155 +196,184 @@ class ListReader:
         )
 
     def _scan(self, *, final: bool) -> list[Measurement]:
-        buffer = bytes(self._pending)
+        self._buffer, self._at, self._wanted = bytes(self._pending), 0, 0
         if self._format is None:
-            self._format = detect_format(buffer, final=final)
-        if self._format is None:
-            self._wanted = len(buffer) + 1
-            if len(buffer) > _DETECTION_BYTES:
+            self._format = detect_format(self._buffer, final=final)
+        form = self._format
+        if form is None:
+            self._wanted = len(self._buffer) + 1
+            if len(self._buffer) > _DETECTION_BYTES:
                 self._break(MalformedError("not an IMA measurement list", offset=0))
             return self._taken()
         try:
-            used = self._scan_ascii(buffer, final) if self._format.ascii else self._scan_binary(buffer)
+            if form.ascii:
+                self._scan_ascii(final)
+            else:
+                self._learn_layout(form, len(b"ima-sig"))
+                self._scan_binary(form)
         except MalformedError as error:
             self._break(error)
-            return self._taken()
-        del self._pending[:used]
-        self._offset += used
+        del self._pending[: self._at]
+        self._buffer = b""
         return self._taken()
+
+    def _passed(self, records: int, position: int, last: int, digest: bytes) -> None:
+        """Records up to ``position`` in the buffer have been taken; the last began at ``last``."""
+        self._records += records
+        self._offset += position - self._at
+        self._at, self._last_length, self._last_digest = position, position - last, digest
+
+    def _wait_for(self, wanted: int) -> bool:
+        """The record at hand needs ``wanted`` bytes."""
+        self._wanted = wanted
+        return False
 
     # -- binary ----------------------------------------------------------------------------
 
-    def _scan_binary(self, buffer: bytes) -> int:
-        """Read the complete records in ``buffer``; returns the number of bytes used.
+    def _scan_binary(self, form: ListFormat) -> None:
+        """Read the complete records in the buffer: runs of ordinary ones fast, others one by one."""
+        while not self.finished:
+            if self._fast_banks(form) and self._scan_ordinary(form):
+                continue
+            if not self._scan_one(form):
+                break
 
-        One long loop, without calls but for hashing: it runs once for every file a host opens.
+    def _fast_banks(self, form: ListFormat) -> bool:
+        """The banks wanted are the list's own and at most one other, and none of them is lost."""
+        others = [bank for bank in self._pcrs if bank != form.bank]
+        return len(others) <= 1 and all(values.get(IMA_PCR) is not None for values in self._pcrs.values())
+
+    def _scan_ordinary(self, form: ListFormat) -> bool:
+        """A run of records with one length of template name, PCR 10 and right digests.
+
+        Returns whether there was any.  Everything it needs is local and nothing but hashing is
+        called: this runs once for every file that a host opens.
         """
-        assert_format = self._format or ListFormat(False, 20, "little")
-        prefix = "<" if assert_format.order == "little" else ">"
-        layouts = [struct.Struct(f"{prefix}I{assert_format.digest_bytes}sI{n}sI") for n in range(16)]
-        layout = layouts[7]
-        fixed = 8 + assert_format.digest_bytes
-        in_sha1, in_sha256 = assert_format.digest_bytes == 20, assert_format.digest_bytes == 32
-        sha1, sha256 = hashlib.sha1, hashlib.sha256
-        pcr_sha1, pcr_sha256 = self._pcrs["sha1"][IMA_PCR], self._pcrs["sha256"][IMA_PCR]
-        watching = bool(self._watch)
-        simple = (
-            not self._extra and (in_sha1 or in_sha256) and pcr_sha1 is not None and pcr_sha256 is not None
-        )
-        records, position, last, end = self._records, 0, 0, len(buffer)
-        digest = self._last_digest
-        try:
-            while records != self._limit:
-                start = position + layout.size
-                if start > end and position + fixed + 4 > end:
-                    self._wanted = end - position + 1
+        buffer, limit, out, order = self._buffer, self._limit, self._out, form.order
+        layouts, wanted_name = self._layouts, self._name_bytes
+        unpack, header = layouts[wanted_name].unpack_from, layouts[wanted_name].size
+        own = getattr(hashlib, form.bank)
+        own_pcr = self._pcrs[form.bank][IMA_PCR] if form.bank in self._pcrs else None
+        other_bank = next((bank for bank in self._pcrs if bank != form.bank), "")
+        other = getattr(hashlib, other_bank, None) if other_bank else None
+        other_pcr = self._pcrs[other_bank][IMA_PCR] if other_bank else None
+        own_watch, other_watch = self._watch.get(form.bank), self._watch.get(other_bank)
+        low = 0 if order == "little" else 3
+        verify, violation = self._verify, bytes(form.digest_bytes)
+        records, first, position, last, end = self._records, self._records, self._at, self._at, len(buffer)
+        while records != limit:
+            start = position + header
+            if start > end:
+                break
+            pcr, seen, name_bytes, template, data_bytes = unpack(buffer, position)
+            stop = start + data_bytes
+            if name_bytes != wanted_name:
+                if name_bytes not in layouts:
                     break
-                if start <= end:
-                    pcr, seen, name_bytes, template, data_bytes = layout.unpack_from(buffer, position)
-                if start > end or name_bytes + fixed + 4 != layout.size:
-                    layout = self._layout(buffer, position, fixed, prefix, layouts)
-                    start = position + layout.size
-                    if start > end:
-                        self._wanted = end - position + 1
-                        break
-                    pcr, seen, name_bytes, template, data_bytes = layout.unpack_from(buffer, position)
-                if template == b"ima":
-                    start, data_bytes = self._old_template(buffer, start, prefix)
-                stop = start + data_bytes
-                if stop > end:
-                    if data_bytes > MAX_TEMPLATE_DATA_BYTES:
-                        raise MalformedError(
-                            "template data is longer than any real one", offset=self._offset + position
-                        )
-                    self._wanted = stop - position
-                    break
-                data = buffer[start:stop]
-                digest_sha1 = sha1(data).digest()
-                digest_sha256 = sha256(data).digest()
-                if simple and pcr == IMA_PCR and seen == (digest_sha1 if in_sha1 else digest_sha256):
-                    pcr_sha1 = sha1(pcr_sha1 + digest_sha1).digest()  # type: ignore[operator]  # simple: not None
-                    pcr_sha256 = sha256(pcr_sha256 + digest_sha256).digest()  # type: ignore[operator]  # as above
-                    if watching:
-                        self._watch_pcr(records, pcr_sha1, pcr_sha256)
-                    if template == b"ima-buf" or _BOOT_AGGREGATE_NUL in data:
-                        self._out.append(Measurement(records, pcr, seen, template, data, assert_format.order))
-                else:
-                    self._pcrs["sha1"][IMA_PCR], self._pcrs["sha256"][IMA_PCR] = pcr_sha1, pcr_sha256
-                    self._take(Measurement(records, pcr, seen, template, data, assert_format.order))
-                    pcr_sha1, pcr_sha256 = self._pcrs["sha1"][IMA_PCR], self._pcrs["sha256"][IMA_PCR]
-                records += 1
-                last, position, digest = position, stop, seen
-        finally:
-            self._pcrs["sha1"][IMA_PCR], self._pcrs["sha256"][IMA_PCR] = pcr_sha1, pcr_sha256
-            if records != self._records:
-                self._records, self._last_length, self._last_digest = records, position - last, digest
-        return position
+                wanted_name = name_bytes
+                unpack, header = layouts[name_bytes].unpack_from, layouts[name_bytes].size
+                continue
+            if stop > end or pcr != IMA_PCR or data_bytes < _SMALLEST_DATA_BYTES:
+                break
+            data = buffer[start:stop]
+            if (own(data).digest() != seen) if verify else (seen == violation):
+                break
+            if own_pcr is not None:
+                own_pcr = own(own_pcr + seen).digest()
+                if own_pcr == own_watch:
+                    self._matched(form.bank, records)
+            if other is not None:
+                other_pcr = other(other_pcr + other(data).digest()).digest()
+                if other_pcr == other_watch:
+                    self._matched(other_bank, records)
+            if template == b"ima-buf" or (
+                # The name is the second field: behind the first one and two lengths.
+                data_bytes < _BOOT_AGGREGATE_BYTES and data.startswith(_BOOT_AGGREGATE, data[low] + 8)
+            ):
+                out.append(Measurement(records, pcr, seen, template, data, order))
+            records += 1
+            last = position
+            position = stop
+        if records == first:
+            return False
+        if own_pcr is not None:
+            self._pcrs[form.bank][IMA_PCR] = own_pcr
+        if other_bank:
+            self._pcrs[other_bank][IMA_PCR] = other_pcr
+        self._name_bytes = wanted_name
+        digest = buffer[last + 4 : last + 4 + form.digest_bytes]
+        self._passed(records - first, position, last, digest)
+        return True
 
-    def _layout(
-        self, buffer: bytes, position: int, fixed: int, prefix: str, layouts: list[struct.Struct]
-    ) -> struct.Struct:
-        """The header of the record at ``position``, whose template name has another length."""
-        order: ByteOrder = "little" if prefix == "<" else "big"
-        name_bytes = int.from_bytes(buffer[position + fixed - 4 : position + fixed], order)
+    def _scan_one(self, form: ListFormat) -> bool:
+        """One record of any kind; False if it is not complete.  Raises MalformedError."""
+        buffer, at, fixed, order = self._buffer, self._at, form.digest_bytes + 8, form.order
+        if at + fixed > len(buffer):
+            return self._wait_for(fixed)
+        name_bytes = int.from_bytes(buffer[at + fixed - 4 : at + fixed], order)
         if not 0 < name_bytes <= MAX_TEMPLATE_NAME_BYTES:
-            raise MalformedError("no template name where one should be", offset=self._offset + position)
-        if name_bytes < len(layouts):
-            return layouts[name_bytes]
-        return struct.Struct(f"{prefix}I{fixed - 8}sI{name_bytes}sI")
+            raise MalformedError("no template name where one should be", offset=self._offset)
+        start = at + fixed + name_bytes + 4
+        template = buffer[at + fixed : at + fixed + name_bytes]
+        if template == b"ima":
+            # The old template has no length of data, but 20 bytes of digest, u32, name.
+            start -= 4
+            stop = start + 24 + int.from_bytes(buffer[start + 20 : start + 24], order)
+        else:
+            self._learn_layout(form, name_bytes)
+            stop = start + int.from_bytes(buffer[start - 4 : start], order)
+        if stop - start > MAX_TEMPLATE_DATA_BYTES:
+            raise MalformedError("template data is longer than any real one", offset=self._offset)
+        if max(stop, start + 24 * (template == b"ima")) > len(buffer):
+            return self._wait_for(max(stop, start) - at)
+        pcr, digest = int.from_bytes(buffer[at : at + 4], order), buffer[at + 4 : at + 4 + form.digest_bytes]
+        self._take(Measurement(self._records, pcr, digest, template, buffer[start:stop], order))
+        self._passed(1, stop, at, digest)
+        return True
 
-    def _old_template(self, buffer: bytes, start: int, prefix: str) -> tuple[int, int]:
-        """The old ``ima`` template has no length: 20 bytes of digest, u32, name."""
-        order: ByteOrder = "little" if prefix == "<" else "big"
-        at = start - 4
-        name_bytes = int.from_bytes(buffer[at + 20 : at + 24], order)
-        if len(buffer) < at + 24:
-            return at, 24
-        if name_bytes > MAX_TEMPLATE_DATA_BYTES:
-            raise MalformedError("a name longer than any real one", offset=self._offset + at)
-        return at, 24 + name_bytes
+    def _learn_layout(self, form: ListFormat, name_bytes: int) -> None:
+        """The header of records with a template name of that length."""
+        if name_bytes not in self._layouts:
+            prefix = "<" if form.order == "little" else ">"
+            self._layouts[name_bytes] = struct.Struct(f"{prefix}I{form.digest_bytes}sI{name_bytes}sI")
+        self._name_bytes = name_bytes
 
     # -- ASCII -----------------------------------------------------------------------------
 
-    def _scan_ascii(self, buffer: bytes, final: bool) -> int:
-        position, end = 0, len(buffer)
-        while position < end and not self.finished:
-            newline = buffer.find(b"\n", position)
+    def _scan_ascii(self, final: bool) -> None:
+        buffer, end = self._buffer, len(self._buffer)
+        while self._at < end and not self.finished:
+            newline = buffer.find(b"\n", self._at)
             if newline < 0 and not final:
-                if end - position > MAX_LINE_BYTES:
-                    raise MalformedError("a line longer than any real one", offset=self._offset + position)
+                if end - self._at > MAX_LINE_BYTES:
+                    raise MalformedError("a line longer than any real one", offset=self._offset)
                 break
-            used = self._take_line(buffer, position, newline if newline >= 0 else end, final)
-            if not used:
+            if not self._take_line(newline if newline >= 0 else end, final):
                 break
-            position += used
-        self._wanted = end - position + 1
-        return position
+        self._wanted = end - self._at + 1
 
-    def _take_line(self, buffer: bytes, position: int, stop: int, final: bool) -> int:
-        """Take the record that begins at ``position``; returns its length, 0 to wait for more."""
-        record, good = self._parse(buffer[position:stop])
+    def _take_line(self, stop: int, final: bool) -> bool:
+        """Take the record that the line up to ``stop`` begins; False to wait for more lines."""
+        buffer, at = self._buffer, self._at
+        record, good = self._parse(buffer[at:stop])
         if not good and (record is None or record.template != b"ima-buf"):
-            complete_before = stop < len(buffer)
-            joined = self._join(buffer, position, stop)
+            joined = self._join(buffer, at, stop)
             if joined is not None:
                 record, stop = joined
             elif not final and buffer.find(b"\n", stop + 1) < 0:
-                return 0
-            elif not complete_before and not self._records and record is None:
-                raise MalformedError("not an IMA measurement list", offset=self._offset + position)
-        length = min(stop + 1, len(buffer)) - position
+                return False
+            elif stop >= len(buffer) and record is None:
+                return False  # `close` says that the list ends inside a record
+        digest = b""
         if record is None:
             reason = "not a line of a measurement list"
-            self._out.append(
-                Measurement(self._records, IMA_PCR, b"", b"", None, fault=Fault.MALFORMED, reason=reason)
-            )
+            fault = Measurement(self._records, IMA_PCR, b"", b"", None, fault=Fault.MALFORMED, reason=reason)
+            self._out.append(fault)
         else:
             self._take(record)
-            self._last_digest = record.template_digest
-        self._records += 1
-        self._last_length = length
-        return length
+            digest = record.template_digest
+        self._passed(1, min(stop + 1, len(buffer)), at, digest)
+        return True
 
     def _join(self, buffer: bytes, position: int, stop: int) -> tuple[Measurement, int] | None:
         """A file name may contain newlines: the template digest tells which lines are one record."""
@@ -397,29 +433,24 @@ class ListReader:
                 continue
             extend.update(before + digest)
             values[record.pcr] = extend.digest()
-        if self._watch:
-            self._watch_all(record.index)
+        for bank, wanted in self._watch.items():
+            if self._pcrs[bank][IMA_PCR] == wanted:
+                self._matched(bank, record.index)
         self._hand_out(record, violation, hashed, own_bank)
 
     def _hand_out(self, record: Measurement, violation: bool, hashed: bytes | None, bank: str) -> None:
         if violation:
             self._violations += 1
             self._out.append(record)
-        elif hashed is not None and hashlib.new(bank, hashed).digest() != record.template_digest:
+        elif self._verify and hashed is not None and hashlib.new(bank, hashed).digest() != record.template_digest:
             reason = f"the template digest is not the {bank} of the template data"
             self._out.append(replace(record, fault=Fault.TEMPLATE_DIGEST, reason=reason))
         elif record.template == b"ima-buf" or (record.data is not None and _BOOT_AGGREGATE in record.data):
             self._out.append(record)
 
-    def _watch_pcr(self, index: int, sha1: bytes | None, sha256: bytes | None) -> None:
-        for bank, value in (("sha1", sha1), ("sha256", sha256)):
-            if value is not None and self._watch.get(bank) == value and self.matches[bank] is None:
-                self.matches[bank] = index
-
-    def _watch_all(self, index: int) -> None:
-        for bank, wanted in self._watch.items():
-            if self._pcrs[bank][IMA_PCR] == wanted and self.matches[bank] is None:
-                self.matches[bank] = index
+    def _matched(self, bank: str, index: int) -> None:
+        if self.matches[bank] is None:
+            self.matches[bank] = index
 
 
 #: Enough for the header of a first record in any form.

@@ -179,9 +179,12 @@ class LoadAssembly:
         return make_table(self.metadata, texts, loaded_at, self.metadata.num_targets - self.next_index)
 
 
-def make_table(metadata: Metadata, texts: tuple[bytes, ...], loaded_at: int, unmeasured: int) -> Table:
-    """The table whose load has ``texts``, with its hash recomputed."""
-    digest = hashlib.sha256(texts[0] if len(texts) == 1 else b"".join(texts)).digest()
+def make_table(
+    metadata: Metadata, texts: tuple[bytes, ...], loaded_at: int, unmeasured: int, digest: bytes | None = None
+) -> Table:
+    """The table whose load has ``texts``, with its hash recomputed unless it is given."""
+    if digest is None:
+        digest = hashlib.sha256(b"".join(texts)).digest()
     return Table(
         digest, metadata.name, metadata.uuid, metadata.num_targets, texts, loaded_at, max(unmeasured, 0)
     )

@@ -86,6 +86,7 @@ class Tracker:
         self._findings: list[Finding] = []
         self._removed: list[Device] = []
         self._repeat_reported = False
+        self._text_hash: bytes | None = None
 
     @property
     def dialect(self) -> Dialect:
@@ -146,10 +147,12 @@ class Tracker:
             return self._critical_data(record, buffer.event_name, buffer.data)
         if record.fault is not None:
             self._findings.append(self._fault(record))
-        if buffer.digest_matches() is False:
-            self._report(
-                "record.event_digest", f"the event digest is not the {buffer.algorithm} of the event", record
-            )
+        matches = buffer.digest_matches()
+        if matches is False:
+            text = f"the event digest is not the {buffer.algorithm} of the event"
+            self._report("record.event_digest", text, record)
+        # The hash of a table whose load is one record is that record's event digest, if that is a SHA-256.
+        self._text_hash = buffer.digest if matches and buffer.algorithm == "sha256" else None
         return self._dm_record(record, known, buffer.data)
 
     def _dm_record(self, record: Measurement, known: tuple[EventKind, bool], data: bytes) -> Step:
@@ -165,17 +168,16 @@ class Tracker:
             self._report("record.malformed", error.reason, record)
             return self._step(record.index, kind, None, gone=False)
         self.evidence.see_version(event.version, first_form=first_form)
-        handler = _HANDLERS[kind]
-        device, gone = handler(self, event, record.index)
-        self._settle_dialect(record)
+        device, gone = _HANDLERS[kind](self, event, record.index)
+        if self.evidence.contradiction:
+            self._settle_dialect(record)
         return self._step(record.index, kind, device, gone=gone)
 
     def _step(self, index: int, kind: EventKind | None, device: Device | None, *, gone: bool) -> Step:
+        if not self._findings and not self._removed:
+            return Step(index, kind, device, gone, ())
         step = Step(index, kind, device, gone, tuple(self._findings), tuple(self._removed))
-        if self._findings:
-            self._findings = []
-        if self._removed:
-            self._removed = []
+        self._findings, self._removed = [], []
         return step
 
     def _report(
@@ -199,10 +201,9 @@ class Tracker:
         )
 
     def _settle_dialect(self, record: Measurement) -> None:
-        if self.evidence.contradiction:
-            text = f"{self.evidence.contradiction}: no one kernel writes both"
-            self.evidence.contradiction = ""
-            self._report("state.impossible", text, record)
+        text = f"{self.evidence.contradiction}: no one kernel writes both"
+        self.evidence.contradiction = ""
+        self._report("state.impossible", text, record)
 
     def _other(self, record: Measurement) -> Step | None:
         """Records that are no buffers: a violation, or a boot's first record."""
@@ -249,7 +250,7 @@ class Tracker:
             return device, False
         if event.first == 0 and event.last + 1 >= metadata.num_targets:
             self._loads.pop(device.key, None)
-            return self._stage(device, make_table(metadata, (event.text,), at, 0), at), False
+            return self._stage(device, make_table(metadata, (event.text,), at, 0, self._text_hash), at), False
         return self._partial_load(device, event, at), False
 
     def _load_problem(self, event: TableLoad) -> str:
@@ -464,7 +465,7 @@ class Tracker:
             device = self._locate(event.metadata, at, certain=False)
             if event.metadata.num_targets == 0:
                 self.evidence.prove(Dialect.LEGACY, "metadata of a table that does not exist")
-            if device.active is None and device.inactive is None:
+            if device.active is None and device.inactive is None and event.capacity_sectors:
                 device = self._assume_last_active(device, event.metadata)
         else:
             proof = Dialect.LEGACY if event.null else Dialect.ORDERED
@@ -472,6 +473,7 @@ class Tracker:
                 proof, "a rename without a table, written " + ("(null)" if event.null else "no_data")
             )
             device = self._nameless(event.new, at, staged_too=event.null)
+            self.knowledge.note_rename(b"", event.new.name)
         self._forget_name(device)
         if device.name != event.new.name:
             self.knowledge.note_rename(device.name, event.new.name)
@@ -515,8 +517,13 @@ class Tracker:
             return device
         same_uuid = bool(metadata.uuid) and metadata.uuid == device.uuid
         same_name = metadata.name == device.name and not device.uuid
-        if not (same_uuid or same_name or (device.name, metadata.name) in self.knowledge.renamed):
+        # Records of renames that do not tell the old name are dropped if any device got the new one that way before.
+        nameless = metadata.uuid == device.uuid and (b"", metadata.name) in self.knowledge.renamed
+        if not (same_uuid or same_name or nameless or (device.name, metadata.name) in self.knowledge.renamed):
             return None
+        guessed = self._by_name.get(metadata.name)
+        if guessed is not None and guessed.major is None:
+            self._forget_name(guessed)  # made for want of a number, before this record told it
         if not certain:
             return device  # the caller takes the new name over, if it is one
         self._forget_name(device)
@@ -536,26 +543,31 @@ class Tracker:
         self._removed.append(device)
 
     def _by_identity(self, identity: Identity | Metadata, at: int) -> Device:
-        """The device of a record that has no numbers."""
+        """The device of a record that has no numbers; the name and uuid in it are the device's own."""
         device = self._by_name.get(identity.name)
-        if device is not None:
+        if device is not None and device.uuid == identity.uuid:
             return device
-        return self._create(
-            _name_key(identity.name), None, Identity(identity.name, identity.uuid), at
-        )
+        if device is not None and not device.uuid:
+            return self._put(device._replace(uuid=identity.uuid))  # a uuid is set once, here unrecorded
+        if device is not None:
+            self._drop(device)
+            self._removed.append(device)
+        return self._create(_name_key(identity.name), None, Identity(identity.name, identity.uuid), at)
 
     def _nameless(self, new: Identity, at: int, *, staged_too: bool) -> Device:
-        """The device of a rename that names only the new name: it has no active table."""
+        """The device of a rename that names only the new name: it has no active table.
+
+        A rename changes the name and keeps the uuid, or keeps the name and sets the first uuid.
+        """
         candidates = [
             device
             for device in self._by_name.values()
-            if device.active is None and (staged_too or device.inactive is None)
+            if device.active is None
+            and (staged_too or device.inactive is None)
+            and (device.uuid == new.uuid or (device.name == new.name and not device.uuid))
         ]
-        with_uuid = [device for device in candidates if device.uuid and device.uuid == new.uuid]
-        named = [device for device in candidates if device.name == new.name]
-        for choice in (with_uuid, named, candidates):
-            if len(choice) == 1:
-                return choice[0]
+        if len(candidates) == 1:
+            return candidates[0]
         return self._create(_name_key(new.name), None, new, at)
 
     def _assume_last_active(self, device: Device, metadata: Metadata) -> Device:

@@ -1,0 +1,38 @@
+# What a developer runs. Each target first installs what it needs: Python packages into .venv, and programs from Debian's
+# packages where they are missing and this is root or has passwordless sudo (otherwise it says what is missing and goes on).
+
+PYTHON ?= python3
+# More arguments for the target's program, e.g.  make test ARGS="tests/core -k rename"
+ARGS ?=
+# make bench: length of the long list, e.g.  make bench BENCH_RECORDS=100000
+BENCH_RECORDS ?= 1000000
+
+VENV := .venv
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed-demo  ## The whole pipeline in 20 seconds: no root, no IMA, no broker needed
+	$(VENV)/bin/dmimad demo $(ARGS)
+
+test: $(VENV)/.installed-dev  ## All tests, and full branch coverage of the core
+	@sh scripts/debian-packages.sh mosquitto:mosquitto promtool:prometheus
+	@sh scripts/test.sh $(VENV) $(ARGS)
+
+check: $(VENV)/.installed-dev  ## Lint, format and types
+	@sh scripts/check.sh $(VENV)
+
+bench: $(VENV)/.installed-dev  ## Benchmarks as a table of ratios (a few minutes)
+	@sh scripts/debian-packages.sh mosquitto:mosquitto evmctl:ima-evm-utils
+	$(VENV)/bin/python -m benchmarks.bench --records $(BENCH_RECORDS) $(ARGS)
+
+clean:  ## Remove the environments and everything built
+	rm -rf $(VENV) .venv-* build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find dmimad tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.installed-%: pyproject.toml scripts/venv.sh
+	@PYTHON='$(PYTHON)' sh scripts/venv.sh $(VENV) $*
+	@touch $@

@@ -1,0 +1,334 @@
+"""Prometheus metrics: a collector over a snapshot, and the HTTP endpoint that serves it.
+
+Source: Prometheus' text exposition format 0.0.4 and its naming practices (`promtool check metrics`).
+
+The families are a table of data (`FAMILIES`).  Everything is read from one snapshot per scrape, so a device
+that is gone has no series, and the parts of an answer agree with each other.  Snapshot and answer are made in
+the event loop, one after the other, so nothing here is shared between threads.
+
+The endpoint is small on purpose: GET and HEAD of `/metrics` and `/`, one request per connection, a deadline,
+and limits on connections and sizes; whoever wants TLS or passwords puts a proxy before it.
+
+What this module does not do: count anything but the detection latency, nor know any setting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import math
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+from structlog.typing import FilteringBoundLogger
+
+from dmimad.core.errors import AdapterError
+from dmimad.core.snapshot import DeviceSeries, Snapshot
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+DM_EVENTS = ("table_load", "device_resume", "device_remove", "table_clear", "device_rename", "target_update")
+LATENCY_BUCKETS_SECONDS = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+)  # fmt: skip
+
+SEVERITIES = ("info", "warning", "critical")
+MAX_CONNECTIONS = 16
+MAX_REQUEST_BYTES = 8192
+REQUEST_SECONDS = 10.0
+
+Labels = tuple[str, ...]
+Series = dict[Labels, float]
+
+
+# --- the metrics ---
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric family: its kind (counter, gauge, info or histogram), its name as exposed, its labels."""
+
+    kind: str
+    name: str
+    help: str
+    labels: Labels = ()
+
+
+FAMILIES = (
+    Family("info", "dmimad_build_info", "The version that runs; the value is always 1.", ("version",)),
+    Family("counter", "dmimad_records_total", "Records of the measurement list processed, of any kind."),
+    Family("counter", "dmimad_dm_events_total", "Device-mapper records processed.", ("event",)),
+    Family("gauge", "dmimad_devices", "Mapped devices that exist."),
+    Family(
+        "gauge",
+        "dmimad_device_drift",
+        "Whether the table in this slot of the device is not an approved one.",
+        ("device", "uuid", "slot"),
+    ),
+    Family(
+        "info",
+        "dmimad_device_table_info",
+        "Hash of the table in this slot of the device; the value is always 1.",
+        ("device", "uuid", "slot", "hash"),
+    ),
+    Family("counter", "dmimad_findings_total", "Findings made.", ("code", "severity")),
+    Family("gauge", "dmimad_alerts_firing", "Alerts that fire now.", ("severity",)),
+    Family("gauge", "dmimad_list_position", "Records of the present measurement list that are processed."),
+    Family("gauge", "dmimad_list_lag_records", "Records in the measurement list that are not processed yet."),
+    Family(
+        "gauge",
+        "dmimad_pcr_verified",
+        "Whether the TPM's PCR value agrees with the list; absent without TPM.",
+    ),
+    Family("gauge", "dmimad_last_read_timestamp_seconds", "When the list was last read, in Unix time."),
+    Family("gauge", "dmimad_outbox_pending", "Messages that the broker has not acknowledged yet."),
+    Family(
+        "counter", "dmimad_outbox_dead_total", "Messages given up because the broker kept rejecting them."
+    ),
+    Family("gauge", "dmimad_mqtt_connected", "Whether there is a connection to the broker."),
+    Family(
+        "gauge", "dmimad_config_last_reload_successful", "Whether the last load of the settings succeeded."
+    ),
+    Family("gauge", "dmimad_source_up", "Whether the measurement list can be read."),
+)
+LATENCY = Family(
+    "histogram",
+    "dmimad_detection_latency_seconds",
+    "Time from seeing a change in the list to its alerts being recorded for delivery.",
+)
+
+
+class DaemonCollector(Collector):
+    """All metrics of the daemon, from what `snapshot` gives at each scrape."""
+
+    def __init__(self, snapshot: Callable[[], Snapshot], version: str) -> None:
+        self._snapshot = snapshot
+        self._version = version
+        self._latency = Histogram(LATENCY.name, LATENCY.help, buckets=LATENCY_BUCKETS_SECONDS, registry=None)
+
+    def observe_detection_latency(self, seconds: float) -> None:
+        """One change was seen and its alerts are on their way after `seconds`."""
+        if math.isfinite(seconds):
+            self._latency.observe(max(seconds, 0.0))
+
+    def describe(self) -> Iterator[Metric]:
+        """The families without series: registering a collector must not need a snapshot."""
+        for family in FAMILIES:
+            yield _metric(family, {})
+
+    def collect(self) -> Iterator[Metric]:
+        values = _values(self._snapshot(), self._version)
+        for family in FAMILIES:
+            if series := values[family.name]:
+                yield _metric(family, series)
+        for metric in self._latency.collect():
+            # When this process began to count is in process_start_time_seconds already.
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric
+
+
+def registry(collector: DaemonCollector) -> CollectorRegistry:
+    """A registry with the daemon's metrics and process_*; the library's global one is not touched."""
+    own = CollectorRegistry()
+    own.register(collector)
+    ProcessCollector(registry=own)
+    return own
+
+
+def _metric(family: Family, series: Series) -> Metric:
+    if family.kind == "info":
+        info = InfoMetricFamily(family.name.removesuffix("_info"), family.help, labels=family.labels)
+        for labels in series:
+            info.add_metric(labels, {})
+        return info
+    kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+    metric = kind(family.name, family.help, labels=family.labels)
+    for labels, value in series.items():
+        metric.add_metric(labels, value)
+    return metric
+
+
+def _values(now: Snapshot, version: str) -> Mapping[str, Series]:
+    """Each family's series.  What has a fixed set of labels is there from the start, at 0."""
+    drift, tables = _device_series(now.devices)
+    events = {**dict.fromkeys(DM_EVENTS, 0), **now.dm_events}
+    firing = {**dict.fromkeys(SEVERITIES, 0), **now.firing}
+    return {
+        "dmimad_build_info": {(version,): 1},
+        "dmimad_records_total": {(): now.records},
+        "dmimad_dm_events_total": _summed(((event,), count) for event, count in events.items()),
+        "dmimad_devices": {(): len(now.devices)},
+        "dmimad_device_drift": drift,
+        "dmimad_device_table_info": tables,
+        "dmimad_findings_total": _summed(now.findings.items()),
+        "dmimad_alerts_firing": _summed(((severity,), count) for severity, count in firing.items()),
+        "dmimad_list_position": {(): now.position},
+        "dmimad_list_lag_records": _optional(now.lag),
+        "dmimad_pcr_verified": _optional(now.pcr_verified),
+        "dmimad_last_read_timestamp_seconds": _optional(now.last_read),
+        "dmimad_outbox_pending": {(): now.outbox_pending},
+        "dmimad_outbox_dead_total": {(): now.outbox_dead},
+        "dmimad_mqtt_connected": {(): now.mqtt_connected},
+        "dmimad_config_last_reload_successful": {(): now.reload_ok},
+        "dmimad_source_up": {(): now.source_up},
+    }
+
+
+def _device_series(devices: Iterable[DeviceSeries]) -> tuple[Series, Series]:
+    """Drift and table series.  Two devices may share name and uuid for a while: they share series then."""
+    drift: Series = {}
+    tables: Series = {}
+    for device in devices:
+        name, uuid = _label(device.device), _label(device.uuid)
+        slots = (
+            ("active", device.active_hash, device.drift_active),
+            ("inactive", device.inactive_hash, device.drift_inactive),
+        )
+        for slot, table_hash, drifted in slots:
+            drift[name, uuid, slot] = max(drift.get((name, uuid, slot), 0), drifted)
+            if table_hash is not None:
+                tables[name, uuid, slot, _label(table_hash)] = 1
+    return drift, tables
+
+
+def _summed(counts: Iterable[tuple[Labels, int]]) -> Series:
+    """Series by label values; what is the same once it is fit for a label is one series."""
+    series: Series = {}
+    for labels, count in counts:
+        key = tuple(map(_label, labels))
+        series[key] = series.get(key, 0) + count
+    return series
+
+
+def _optional(value: float | None) -> Series:
+    return {} if value is None else {(): value}
+
+
+def _label(value: str) -> str:
+    """A value that can be encoded, should a surrogate get here; Prometheus takes all else, NUL too."""
+    return value.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+# --- the endpoint ---
+
+
+class MetricsServer:
+    """Serves `/metrics` of a registry over HTTP, in the running event loop."""
+
+    def __init__(self, own: CollectorRegistry, *, address: str, port: int, log: FilteringBoundLogger) -> None:
+        self._registry = own
+        self._address = address
+        self._port = port
+        self._log = log
+        self._server: asyncio.Server | None = None
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._one_answer = asyncio.Lock()
+        self._stopping = False
+
+    @property
+    def url(self) -> str:
+        """Where the metrics are, with the port that was given by the system for port 0."""
+        return f"http://{_host_port(self._address, self._port)}/metrics"
+
+    async def start(self) -> None:
+        """Listen.  Raises AdapterError where that cannot be."""
+        listener = await _listener(self._address, self._port)
+        self._stopping = False
+        self._port = listener.getsockname()[1]
+        self._server = await asyncio.start_server(self._connected, sock=listener, limit=MAX_REQUEST_BYTES)
+        self._log.info("metrics_listening", url=self.url)
+
+    async def stop(self) -> None:
+        """Stop listening and end open connections; does nothing where there is nothing to stop."""
+        if self._server is None:
+            return
+        self._stopping = True
+        self._server.close()
+        # Their tasks end of themselves then; Python 3.11 reports one that is cancelled as an error.
+        for writer in self._connections.values():
+            writer.transport.abort()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        await self._server.wait_closed()
+        self._server = None
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None or self._stopping or len(self._connections) >= MAX_CONNECTIONS:
+            writer.transport.abort()
+            return
+        self._connections[task] = writer
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                head = await reader.readuntil(b"\r\n\r\n")
+                async with self._one_answer:
+                    # However many ask at once: the rest of the daemon has its turn before each answer.
+                    await asyncio.sleep(0)
+                    writer.write(self._answer(head))
+                writer.close()
+                await writer.wait_closed()
+        except (OSError, EOFError, asyncio.LimitOverrunError):
+            pass  # the client went away, was too slow (TimeoutError) or sent too much: its loss
+        finally:
+            del self._connections[task]
+            writer.transport.abort()
+
+    def _answer(self, head: bytes) -> bytes:
+        method, target, version = (*head.split(b"\r\n", 1)[0].decode("latin-1").split(" "), "", "", "")[:3]
+        path = target.split("?", 1)[0]
+        if not version.startswith("HTTP/1."):
+            return _response("400 Bad Request", b"only HTTP/1.x\n")
+        if method not in ("GET", "HEAD"):
+            return _response("405 Method Not Allowed", b"only GET and HEAD\n", "Allow: GET, HEAD\r\n")
+        if path == "/metrics":
+            answer = _response("200 OK", generate_latest(self._registry), content_type=CONTENT_TYPE)
+        elif path == "/":
+            answer = _response("200 OK", b"dmimad: Prometheus metrics are at /metrics\n")
+        else:
+            answer = _response("404 Not Found", b"there is only /metrics\n")
+        return answer if method == "GET" else answer[: answer.index(b"\r\n\r\n") + 4]
+
+
+def _response(
+    status: str, body: bytes, more: str = "", content_type: str = "text/plain; charset=utf-8"
+) -> bytes:
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
+        f"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n{more}Connection: close\r\n\r\n"
+    )
+    return head.encode("ascii") + body
+
+
+async def _listener(address: str, port: int) -> socket.socket:
+    """A listening socket on the first address that `address` stands for; `::` takes IPv4 too."""
+    where = f"metrics endpoint {_host_port(address, port)}"
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, _, _, _, bindable = found[0]
+        both = family == socket.AF_INET6 and bindable[0] == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server(bindable, family=family, dualstack_ipv6=both, backlog=MAX_CONNECTIONS)
+    except socket.gaierror as error:
+        raise AdapterError(
+            f"the address is not known ({error.strerror})", where, "correct metrics.address"
+        ) from error
+    except OSError as error:
+        problem, remedy = _REMEDIES.get(
+            error.errno or 0, (str(error), "choose another metrics.address or metrics.port")
+        )
+        raise AdapterError(problem, where, remedy) from error
+
+
+_REMEDIES: Mapping[int, tuple[str, str]] = {
+    errno.EADDRINUSE: ("the port is in use", "stop what listens there or choose another metrics.port"),
+    errno.EADDRNOTAVAIL: ("no interface has this address", "correct metrics.address"),
+    errno.EACCES: ("not permitted", "choose a metrics.port of 1024 or above"),
+    errno.EAFNOSUPPORT: ("no such address family here", "choose an IPv4 metrics.address"),
+}
+
+
+def _host_port(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

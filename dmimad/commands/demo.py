@@ -1,0 +1,75 @@
+"""``dmimad demo``: the whole pipeline on a recorded list, with a broker of its own; needs no set-up."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import sys
+import warnings
+
+from dmimad.commands.errors import UsageError
+from dmimad.demo.interrupts import Interrupts
+from dmimad.demo.own_host import advice
+from dmimad.demo.screen import WIDTH, Screen
+from dmimad.demo.show import Options, perform
+
+SUMMARY = "the whole pipeline with no set-up"
+SPEEDS = (0.1, 100.0)
+_SIGNALLED = 128
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--keep", action="store_true", help="leave it running after the end, until Ctrl-C")
+    parser.add_argument(
+        "--speed", type=_speed, default=1.0, metavar="N", help="tell it N times as fast; default: 1"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Returns 0 at the end of the story; after Ctrl-C or a signal before it, 128 and the signal's number."""
+    if sys.stdout is None:
+        raise UsageError("demo: standard output is closed, and the demo is for looking at")
+    # What libraries log must not get between the lines, not even while the interpreter ends.
+    logging.getLogger().addHandler(logging.NullHandler())
+    options = Options(arguments.speed, arguments.keep)
+    with warnings.catch_warnings(), Interrupts() as interrupts:
+        warnings.simplefilter("ignore")
+        try:
+            asyncio.run(perform(_screen(), options, interrupts, advice(root=os.geteuid() == 0)))
+        except asyncio.CancelledError:
+            pass
+        except OSError:
+            if interrupts.received is None:
+                raise
+    return _status(interrupts)
+
+
+def _status(interrupts: Interrupts) -> int:
+    if interrupts.received is None or interrupts.in_time:
+        return 0
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        sys.stdout.write("\nInterrupted; everything temporary is removed.\n")
+        sys.stdout.flush()
+    return _SIGNALLED + interrupts.received
+
+
+def _screen() -> Screen:
+    terminal = sys.stdout.isatty()
+    colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    columns = shutil.get_terminal_size((WIDTH, 24)).columns if terminal else WIDTH
+    return Screen(sys.stdout, colour=colour, columns=columns)
+
+
+def _speed(text: str) -> float:
+    speed = float(text)
+    if not SPEEDS[0] <= speed <= SPEEDS[1]:
+        raise argparse.ArgumentTypeError(f"{text} is not between {SPEEDS[0]:g} and {SPEEDS[1]:g}")
+    return speed
+
+
+_speed.__name__ = "number"  # argparse names the type in its message

@@ -1,0 +1,1 @@
+"""`dmimad demo`: a recorded list, the real daemon, a broker and a subscriber, on one screen."""

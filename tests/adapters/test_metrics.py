@@ -1,0 +1,479 @@
+"""Metrics as Prometheus reads them: names and labels, hostile names, and the endpoint over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import io
+import re
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from urllib.parse import urlsplit
+
+import prometheus_client
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from structlog.typing import FilteringBoundLogger
+
+from dmimad.adapters import metrics
+from dmimad.adapters.log import open_log
+from dmimad.adapters.metrics import DaemonCollector, MetricsServer, registry
+from dmimad.core.errors import AdapterError
+from dmimad.core.snapshot import DeviceSeries, Snapshot
+
+HASH_A = "sha256:" + "a" * 64
+HASH_B = "sha256:" + "b" * 64
+HOSTILE = [
+    "a b",
+    'q"uo\\te',
+    "nl\nx",
+    "cr\rx",
+    "nul\0x",
+    "\x1b[31m",
+    "\u2028\u202e",
+    r"\xff",
+    "back\\",
+    "{}=,",
+    "x" * 508,
+    "",
+    'a",slot="active"} 1\ndmimad_source_up 0\n#',
+]
+
+SNAPSHOT = Snapshot(
+    records=154,
+    dm_events={"table_load": 60, "device_resume": 58},
+    devices=(
+        DeviceSeries("vg-root", "LVM-x", HASH_A, None, drift_active=False, drift_inactive=False),
+        DeviceSeries("image", "", HASH_A, HASH_B, drift_active=False, drift_inactive=True),
+    ),
+    findings={("drift.inactive", "warning"): 2, ("list.restarted", "info"): 1},
+    firing={"info": 0, "warning": 1, "critical": 0},
+    position=152,
+    lag=3,
+    pcr_verified=True,
+    last_read=1_795_348_984.5,
+    outbox_pending=4,
+    outbox_dead=5,
+    mqtt_connected=True,
+    reload_ok=False,
+    source_up=True,
+)
+EMPTY = Snapshot(
+    records=0,
+    dm_events={},
+    devices=(),
+    findings={},
+    firing={},
+    position=0,
+    lag=None,
+    pcr_verified=None,
+    last_read=None,
+    outbox_pending=0,
+    outbox_dead=0,
+    mqtt_connected=False,
+    reload_ok=True,
+    source_up=False,
+)
+
+
+def exposed(snapshot: Snapshot, *latencies: float) -> str:
+    collector = DaemonCollector(lambda: snapshot, "1.2.3")
+    for latency in latencies:
+        collector.observe_detection_latency(latency)
+    return generate_latest(registry(collector)).decode()
+
+
+def series(text: str) -> dict[str, float]:
+    """Sample lines, each once, without process_* and the histogram."""
+    found: dict[str, float] = {}
+    for line in text.splitlines():
+        if not line.startswith(("#", "process_", "dmimad_detection_latency")):
+            name, _, value = line.rpartition(" ")
+            assert name not in found
+            found[name] = float(value)
+    return found
+
+
+def hostile_devices() -> Snapshot:
+    devices = [DeviceSeries(name, name, HASH_A, HASH_B, True, False) for name in HOSTILE]
+    return dataclasses.replace(SNAPSHOT, devices=devices)
+
+
+# --- what is exposed ---
+
+
+def test_every_metric_by_name_label_and_value() -> None:
+    assert series(exposed(SNAPSHOT)) == {
+        'dmimad_build_info{version="1.2.3"}': 1,
+        "dmimad_records_total": 154,
+        'dmimad_dm_events_total{event="table_load"}': 60,
+        'dmimad_dm_events_total{event="device_resume"}': 58,
+        'dmimad_dm_events_total{event="device_remove"}': 0,
+        'dmimad_dm_events_total{event="table_clear"}': 0,
+        'dmimad_dm_events_total{event="device_rename"}': 0,
+        'dmimad_dm_events_total{event="target_update"}': 0,
+        "dmimad_devices": 2,
+        'dmimad_device_drift{device="vg-root",slot="active",uuid="LVM-x"}': 0,
+        'dmimad_device_drift{device="vg-root",slot="inactive",uuid="LVM-x"}': 0,
+        'dmimad_device_drift{device="image",slot="active",uuid=""}': 0,
+        'dmimad_device_drift{device="image",slot="inactive",uuid=""}': 1,
+        f'dmimad_device_table_info{{device="vg-root",hash="{HASH_A}",slot="active",uuid="LVM-x"}}': 1,
+        f'dmimad_device_table_info{{device="image",hash="{HASH_A}",slot="active",uuid=""}}': 1,
+        f'dmimad_device_table_info{{device="image",hash="{HASH_B}",slot="inactive",uuid=""}}': 1,
+        'dmimad_findings_total{code="drift.inactive",severity="warning"}': 2,
+        'dmimad_findings_total{code="list.restarted",severity="info"}': 1,
+        'dmimad_alerts_firing{severity="info"}': 0,
+        'dmimad_alerts_firing{severity="warning"}': 1,
+        'dmimad_alerts_firing{severity="critical"}': 0,
+        "dmimad_list_position": 152,
+        "dmimad_list_lag_records": 3,
+        "dmimad_pcr_verified": 1,
+        "dmimad_last_read_timestamp_seconds": 1_795_348_984.5,
+        "dmimad_outbox_pending": 4,
+        "dmimad_outbox_dead_total": 5,
+        "dmimad_mqtt_connected": 1,
+        "dmimad_config_last_reload_successful": 0,
+        "dmimad_source_up": 1,
+    }
+
+
+def test_before_anything_happened() -> None:
+    found = series(exposed(EMPTY))
+    assert found == {
+        'dmimad_build_info{version="1.2.3"}': 1,
+        "dmimad_records_total": 0,
+        **{f'dmimad_dm_events_total{{event="{event}"}}': 0 for event in metrics.DM_EVENTS},
+        "dmimad_devices": 0,
+        **{f'dmimad_alerts_firing{{severity="{name}"}}': 0 for name in ("info", "warning", "critical")},
+        "dmimad_list_position": 0,
+        "dmimad_outbox_pending": 0,
+        "dmimad_outbox_dead_total": 0,
+        "dmimad_mqtt_connected": 0,
+        "dmimad_config_last_reload_successful": 1,
+        "dmimad_source_up": 0,
+    }
+
+
+def test_pcr_that_does_not_match_is_zero_not_absent() -> None:
+    assert series(exposed(dataclasses.replace(SNAPSHOT, pcr_verified=False)))["dmimad_pcr_verified"] == 0
+
+
+def test_series_of_a_removed_device_go_away() -> None:
+    now = [SNAPSHOT]
+    own = registry(DaemonCollector(lambda: now[0], "1"))
+    assert 'device="image"' in generate_latest(own).decode()
+    now[0] = dataclasses.replace(SNAPSHOT, devices=SNAPSHOT.devices[:1])
+    assert 'device="image"' not in generate_latest(own).decode()
+
+
+def test_types_and_help() -> None:
+    text = exposed(SNAPSHOT, 0.5)
+    types = dict(re.findall(r"^# TYPE (dmimad_\w+) (\w+)$", text, re.MULTILINE))
+    assert {name for name, kind in types.items() if kind == "counter"} == {
+        "dmimad_records_total",
+        "dmimad_dm_events_total",
+        "dmimad_findings_total",
+        "dmimad_outbox_dead_total",
+    }
+    assert types["dmimad_detection_latency_seconds"] == "histogram"
+    assert set(types.values()) == {"counter", "gauge", "histogram"}
+    helps = dict(re.findall(r"^# HELP (dmimad_\w+) (.+\.)$", text, re.MULTILINE))
+    assert helps.keys() == types.keys()
+
+
+def test_process_metrics_are_there_and_created_series_are_not() -> None:
+    text = exposed(SNAPSHOT, 0.5)
+    for name in ("cpu_seconds_total", "resident_memory_bytes", "open_fds", "start_time_seconds"):
+        assert re.search(rf"^process_{name} \d", text, re.MULTILINE)
+    assert "_created" not in text
+
+
+def test_nothing_is_put_into_the_global_registry() -> None:
+    exposed(SNAPSHOT, 0.5)
+    assert "dmimad" not in generate_latest(prometheus_client.REGISTRY).decode()
+
+
+def test_a_snapshot_is_taken_at_each_scrape_only() -> None:
+    taken: list[int] = []
+
+    def snapshot() -> Snapshot:
+        taken.append(1)
+        return SNAPSHOT
+
+    own = registry(DaemonCollector(snapshot, "1"))
+    assert len(taken) == 0
+    generate_latest(own)
+    assert len(taken) == 1
+
+
+def test_detection_latency() -> None:
+    text = exposed(EMPTY, 0.0005, 0.003, 0.003, 59.0, 61.0, -5.0, float("nan"), float("inf"))
+    buckets = dict(re.findall(r'latency_seconds_bucket{le="([^"]+)"} (\S+)', text))
+    assert (buckets["0.001"], buckets["0.0025"], buckets["0.005"]) == ("2.0", "2.0", "4.0")
+    assert (buckets["30.0"], buckets["60.0"], buckets["+Inf"]) == ("4.0", "5.0", "6.0")
+    assert "dmimad_detection_latency_seconds_count 6.0" in text
+    assert len(buckets) == 16
+
+
+# --- hostile names ---
+
+
+def test_hostile_names_come_back_unchanged() -> None:
+    families = {family.name: family for family in text_string_to_metric_families(exposed(hostile_devices()))}
+    drift = {
+        (sample.labels["device"], sample.labels["uuid"], sample.labels["slot"]): sample.value
+        for sample in families["dmimad_device_drift"].samples
+    }
+    assert drift == {
+        (name, name, slot): value for name in HOSTILE for slot, value in (("active", 1), ("inactive", 0))
+    }
+    assert [sample.value for sample in families["dmimad_source_up"].samples] == [1]
+
+
+def test_devices_that_share_a_name_share_series() -> None:
+    twins = (
+        DeviceSeries("a", "u", HASH_A, None, drift_active=True, drift_inactive=False),
+        DeviceSeries("a", "u", HASH_A, HASH_B, drift_active=False, drift_inactive=False),
+        DeviceSeries("a", "u", HASH_B, None, drift_active=False, drift_inactive=False),
+    )
+    found = series(exposed(dataclasses.replace(EMPTY, devices=twins)))  # which refuses what is there twice
+    of_devices = {name: value for name, value in found.items() if name.startswith("dmimad_device_")}
+    assert of_devices == {
+        'dmimad_device_drift{device="a",slot="active",uuid="u"}': 1,
+        'dmimad_device_drift{device="a",slot="inactive",uuid="u"}': 0,
+        f'dmimad_device_table_info{{device="a",hash="{HASH_A}",slot="active",uuid="u"}}': 1,
+        f'dmimad_device_table_info{{device="a",hash="{HASH_B}",slot="active",uuid="u"}}': 1,
+        f'dmimad_device_table_info{{device="a",hash="{HASH_B}",slot="inactive",uuid="u"}}': 1,
+    }
+    assert found["dmimad_devices"] == 3
+
+
+def test_names_that_become_equal_when_encoded_share_series() -> None:
+    names = ("\udcff", r"\udcff")
+    devices = [DeviceSeries(name, "", None, None, False, False) for name in names]
+    findings = {(name, "info"): 2 for name in names}
+    found = series(exposed(dataclasses.replace(EMPTY, devices=devices, findings=findings)))
+    assert found[r'dmimad_findings_total{code="\\udcff",severity="info"}'] == 4
+    assert sum("device_drift" in name for name in found) == 2
+
+
+@pytest.mark.parametrize("snapshot", [SNAPSHOT, EMPTY, hostile_devices()], ids=["usual", "empty", "hostile"])
+def test_promtool_finds_nothing(snapshot: Snapshot, promtool: str) -> None:
+    text = exposed(snapshot, 0.01)
+    checked = subprocess.run(
+        [promtool, "check", "metrics"], input=text.encode(), capture_output=True, check=False
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+
+
+# --- the endpoint ---
+
+
+@pytest.fixture
+def log() -> FilteringBoundLogger:
+    return open_log(io.StringIO(), form="json", environ={})
+
+
+@asynccontextmanager
+async def serving(
+    log: FilteringBoundLogger, address: str = "127.0.0.1", snapshot: Callable[[], Snapshot] = lambda: SNAPSHOT
+) -> AsyncIterator[MetricsServer]:
+    server = MetricsServer(registry(DaemonCollector(snapshot, "1.2.3")), address=address, port=0, log=log)
+    await server.start()
+    try:
+        yield server
+    finally:
+        async with asyncio.timeout(5):
+            await server.stop()
+
+
+async def answer(
+    server: MetricsServer, request: str, host: str | None = None
+) -> tuple[str, dict[str, str], str]:
+    """Status, headers and body of a request given as its first line."""
+    text = await raw(server, f"{request}\r\nHost: x\r\n\r\n".encode(), host)
+    head, _, body = text.decode().partition("\r\n\r\n")
+    status, *lines = head.split("\r\n")
+    return status, dict(line.split(": ", 1) for line in lines), body
+
+
+async def raw(server: MetricsServer, request: bytes, host: str | None = None) -> bytes:
+    found = urlsplit(server.url)
+    async with asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection(host or found.hostname, found.port)
+        try:
+            writer.write(request)
+            return await reader.read()
+        finally:
+            writer.close()
+
+
+@pytest.mark.parametrize("target", ["/metrics", "/metrics?a=b"])
+async def test_metrics_are_served(log: FilteringBoundLogger, target: str) -> None:
+    async with serving(log) as server:
+        status, headers, body = await answer(server, f"GET {target} HTTP/1.1")
+    assert status == "HTTP/1.1 200 OK"
+    assert headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert headers["Content-Length"] == str(len(body.encode()))
+    assert headers["Connection"] == "close"
+    assert series(body) == series(exposed(SNAPSHOT))
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status", "body"),
+    [
+        ("GET / HTTP/1.1", "200 OK", "dmimad: Prometheus metrics are at /metrics\n"),
+        ("GET / HTTP/1.0", "200 OK", "dmimad: Prometheus metrics are at /metrics\n"),
+        ("GET /metrics/ HTTP/1.1", "404 Not Found", "there is only /metrics\n"),
+        ("GET /../etc/passwd HTTP/1.1", "404 Not Found", "there is only /metrics\n"),
+        ("POST /metrics HTTP/1.1", "405 Method Not Allowed", "only GET and HEAD\n"),
+        ("GET /metrics", "400 Bad Request", "only HTTP/1.x\n"),
+        ("GET /metrics HTTP/2", "400 Bad Request", "only HTTP/1.x\n"),
+        ("", "400 Bad Request", "only HTTP/1.x\n"),
+        ("\x00\xff \x1b", "400 Bad Request", "only HTTP/1.x\n"),
+    ],
+)
+async def test_other_requests(log: FilteringBoundLogger, request_line: str, status: str, body: str) -> None:
+    async with serving(log) as server:
+        assert (await answer(server, request_line))[::2] == (f"HTTP/1.1 {status}", body)
+
+
+async def test_head_has_the_length_but_not_the_body(log: FilteringBoundLogger) -> None:
+    async with serving(log) as server:
+        status, headers, body = await answer(server, "HEAD / HTTP/1.1")
+    assert (status, headers["Content-Length"], body) == ("HTTP/1.1 200 OK", "43", "")
+
+
+async def test_ipv6(log: FilteringBoundLogger) -> None:
+    if not socket.has_ipv6 or not _has_ipv6_loopback():
+        pytest.skip("no IPv6 loopback here")
+    async with serving(log, "::1") as server:
+        assert re.fullmatch(r"http://\[::1\]:\d+/metrics", server.url)
+        assert (await answer(server, "GET /metrics HTTP/1.1"))[0] == "HTTP/1.1 200 OK"
+    async with serving(log, "::") as server:
+        for host in ("127.0.0.1", "::1"):
+            assert (await answer(server, "GET /metrics HTTP/1.1", host))[0] == "HTTP/1.1 200 OK"
+
+
+def _has_ipv6_loopback() -> bool:
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            return False
+    return True
+
+
+async def test_only_the_configured_address_listens(log: FilteringBoundLogger) -> None:
+    async with serving(log) as server:
+        with pytest.raises(ConnectionRefusedError):
+            await raw(server, b"", "127.0.0.2")
+
+
+async def test_a_name_is_an_address_too(log: FilteringBoundLogger) -> None:
+    async with serving(log, "localhost") as server:
+        assert (await answer(server, "GET / HTTP/1.1"))[0] == "HTTP/1.1 200 OK"
+
+
+async def test_a_port_in_use_is_one_line_that_says_what_to_do(log: FilteringBoundLogger) -> None:
+    async with serving(log) as server:
+        port = urlsplit(server.url).port or 0
+        second = MetricsServer(
+            registry(DaemonCollector(lambda: EMPTY, "1")), address="127.0.0.1", port=port, log=log
+        )
+        with pytest.raises(AdapterError) as refused:
+            await second.start()
+        await second.stop()
+    assert str(refused.value) == (
+        f"metrics endpoint 127.0.0.1:{port}: the port is in use; "
+        "stop what listens there or choose another metrics.port"
+    )
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("192.0.2.1", "192.0.2.1:0: no interface has this address; correct metrics.address"),
+        ("2001:db8::1", "[2001:db8::1]:0: no interface has this address; correct metrics.address"),
+        ("999.1.1.1.invalid", r"999.1.1.1.invalid:0: the address is not known (…); correct metrics.address"),
+    ],
+)
+async def test_an_address_that_cannot_be(log: FilteringBoundLogger, address: str, message: str) -> None:
+    if ":" in address and not _has_ipv6_loopback():
+        pytest.skip("no IPv6 here")
+    server = MetricsServer(registry(DaemonCollector(lambda: EMPTY, "1")), address=address, port=0, log=log)
+    with pytest.raises(AdapterError) as refused:
+        await server.start()
+    assert re.sub(r"\(.*\)", "(…)", str(refused.value)) == f"metrics endpoint {message}"
+
+
+async def test_it_can_be_started_again_on_the_same_port(log: FilteringBoundLogger) -> None:
+    # An address of its own, so that nobody else is given its port in between.
+    own = registry(DaemonCollector(lambda: EMPTY, "1"))
+    server = MetricsServer(own, address="127.83.0.1", port=0, log=log)
+    await server.stop()  # nothing yet
+    urls = []
+    for _ in range(2):
+        await server.start()
+        assert (await answer(server, "GET / HTTP/1.1"))[0] == "HTTP/1.1 200 OK"
+        urls.append(server.url)
+        await server.stop()
+        await server.stop()
+    assert urls[0] == urls[1]
+    with pytest.raises(ConnectionRefusedError):
+        await raw(server, b"")
+
+
+async def test_stop_ends_connections_that_wait(log: FilteringBoundLogger) -> None:
+    async with serving(log) as server, asyncio.timeout(5):
+        found = urlsplit(server.url)
+        reader, writer = await asyncio.open_connection(found.hostname, found.port)
+        writer.write(b"GET /metr")
+        await answer(server, "GET / HTTP/1.1")  # so that the one before has been taken up
+        await server.stop()
+        with suppress(ConnectionError):  # or so, if the server had not read all that was sent
+            assert await reader.read() == b""
+        writer.close()
+
+
+async def test_a_request_too_long_or_too_slow_is_dropped(
+    log: FilteringBoundLogger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "REQUEST_SECONDS", 0.05)
+    async with serving(log) as server:
+        for request in (b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000, b"GET / HTT", b""):
+            with suppress(ConnectionError):  # or so, if not all of the request was read
+                assert await raw(server, request) == b""
+        monkeypatch.undo()
+        assert (await answer(server, "GET / HTTP/1.1"))[0] == "HTTP/1.1 200 OK"
+
+
+async def test_connections_are_limited(log: FilteringBoundLogger) -> None:
+    async with serving(log) as server, asyncio.timeout(10):
+        found = urlsplit(server.url)
+        idle = [
+            await asyncio.open_connection(found.hostname, found.port) for _ in range(metrics.MAX_CONNECTIONS)
+        ]
+        assert await _answered(server) == b""
+        for _, writer in idle:
+            writer.close()
+        while not (text := await _answered(server)):  # until the server has seen them close
+            pass
+        assert text.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+async def _answered(server: MetricsServer) -> bytes:
+    """The answer; nothing where the server just closes, which arrives as an end or as a reset."""
+    try:
+        return await raw(server, b"GET / HTTP/1.1\r\n\r\n")
+    except ConnectionError:
+        return b""
+
+
+async def test_many_scrapes_at_once(log: FilteringBoundLogger) -> None:
+    async with serving(log) as server:
+        bodies = await asyncio.gather(*(answer(server, "GET /metrics HTTP/1.1") for _ in range(10)))
+    assert [series(body) for _, _, body in bodies] == [series(exposed(SNAPSHOT))] * 10

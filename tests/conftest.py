@@ -1,0 +1,42 @@
+"""What tests of every folder share: where the recorded lists are, and the Debian programs some tests need."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+CORPUS = Path(__file__).parent / "corpus"
+# Debian keeps daemons where a user's PATH does not look.
+PROGRAM_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+
+
+def find_program(name: str, package: str) -> str:
+    """The program's path; without it the test is skipped, or fails if DMIMAD_REQUIRE_PROGRAMS is set (CI)."""
+    found = shutil.which(name, path=PROGRAM_PATH)
+    if found is None:
+        message = f"{name} is not installed (Debian package {package})"
+        if os.environ.get("DMIMAD_REQUIRE_PROGRAMS"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return found
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """The folder of recorded lists, see its README."""
+    return CORPUS
+
+
+@pytest.fixture(scope="session")
+def mosquitto() -> str:
+    """Path of the MQTT broker that tests talk to."""
+    return find_program("mosquitto", "mosquitto")
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """Path of Prometheus' linter."""
+    return find_program("promtool", "prometheus")

@@ -1,0 +1,93 @@
+"""The files of one monitored host: a mirrored list that grows, baselines, settings, the daemon's state."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+
+class Host:
+    """A host in a directory of its own; its settings lead everything into that directory.
+
+    Alerts have no hold-off unless `alerts` says otherwise, so that what the daemon sends depends on
+    the list alone and not on the time it took.
+    """
+
+    def __init__(
+        self, directory: Path, broker_port: int, name: str = "web-1", *, baseline: Path | None = None
+    ) -> None:
+        directory.mkdir(exist_ok=True)
+        self.name = name
+        self.directory = directory
+        self.list = directory / "list"
+        self.state = directory / "state"
+        self.baseline = baseline or directory / "baseline.d"
+        self.settings = directory / "dmimad.toml"
+        self.baseline.mkdir(exist_ok=True)
+        self._sections: dict[str, dict[str, Any]] = {
+            "host": {"id": name},
+            "source": {"path": str(self.list)},
+            "mqtt": {"port": broker_port},
+            "metrics": {"port": 0},
+            "state": {"directory": str(self.state)},
+            "baseline": {"directory": str(self.baseline)},
+            "alerts": {"hold_off_seconds": 0},
+            "log": {"format": "json"},
+        }
+        self.configure()
+
+    def configure(self, **sections: Mapping[str, Any]) -> None:
+        """Change settings and write the file; None as a value: leave that setting out."""
+        for section, values in sections.items():
+            self._sections.setdefault(section, {}).update(values)
+        lines = []
+        for section, values in self._sections.items():
+            lines.append(f"[{section}]")
+            # A JSON string, number, boolean or list of strings is the same in TOML.
+            lines += [f"{key} = {json.dumps(value)}" for key, value in values.items() if value is not None]
+        self._replace(self.settings, "\n".join(lines) + "\n")
+
+    def approve(self, *entries: str, file: str = "main.toml") -> None:
+        """Write a baseline file of `entries` (see `entry`)."""
+        self._replace(self.baseline / file, "version = 1\n" + "\n".join(entries))
+
+    def write_list(self, data: bytes) -> None:
+        """The list as another file, put in the place of the former as `rename` does."""
+        fresh = self.list.with_suffix(".new")
+        fresh.write_bytes(data)
+        fresh.rename(self.list)
+
+    def append(self, data: bytes) -> None:
+        """The list grows."""
+        with self.list.open("ab", buffering=0) as stream:
+            stream.write(data)
+
+    def outbox(self) -> list[bytes]:
+        """Payloads the daemon has stored and not seen acknowledged, in order."""
+        return [payload for (payload,) in self._rows("SELECT payload FROM outbox ORDER BY seq")]
+
+    def dead_letters(self) -> list[bytes]:
+        """Payloads the daemon has given up on."""
+        return [payload for (payload,) in self._rows("SELECT payload FROM dead_letter ORDER BY seq")]
+
+    def _rows(self, query: str) -> list[tuple[Any, ...]]:
+        database = self.state / "dmimad.db"
+        if not database.exists():
+            return []
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=10)) as db:
+            return db.execute(query).fetchall()
+
+    def _replace(self, path: Path, text: str) -> None:
+        fresh = self.directory / (path.name + ".new")
+        fresh.write_text(text)
+        fresh.rename(path)
+
+
+def entry(name: str, hashes: Iterable[str] = (), *, required: bool = False) -> str:
+    """One [[device]] of a baseline."""
+    lines = ["[[device]]", f"name = {json.dumps(name)}", f"hashes = {json.dumps(list(hashes))}"]
+    return "\n".join([*lines, "required = true"] if required else lines) + "\n"
