@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import subprocess
 import tempfile
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-SAMPLE_SECONDS = 0.02
+SAMPLE_SECONDS = 0.05
 
 
 class BenchmarkError(Exception):
@@ -24,7 +25,7 @@ class Usage:
 
     wall_seconds: float
     cpu_seconds: float
-    peak_rss_bytes: int
+    peak_rss_bytes: int  # of the process, or of it and its children together if that is more
 
 
 def run_measured(argv: Sequence[str]) -> Usage:
@@ -32,12 +33,12 @@ def run_measured(argv: Sequence[str]) -> Usage:
     with tempfile.TemporaryFile() as errors:
         started = time.perf_counter()
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors)
-        # ru_maxrss would include this process, as it was when it forked: VmHWM begins anew with exec.
+        # ru_maxrss would include this process, as it was when it forked; VmHWM begins anew with exec.
         peak = 0
         pidfd = os.pidfd_open(process.pid)
         try:
             while not select.select([pidfd], [], [], SAMPLE_SECONDS)[0]:
-                peak = max(peak, memory_bytes(process.pid, "VmHWM"))
+                peak = max(peak, memory_bytes(process.pid, "VmHWM"), family_bytes(process.pid))
             wall = time.perf_counter() - started
         finally:
             os.close(pidfd)
@@ -59,6 +60,16 @@ def memory_bytes(pid: int, field: str) -> int:
         if name == field:
             return int(value.split()[0]) * 1024
     return 0
+
+
+def family_bytes(pid: int) -> int:
+    """Memory of a process and its children, what they share counted once; 0 when they are gone."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        rollups = [Path(f"/proc/{each}/smaps_rollup").read_text() for each in (pid, *children)]
+    except OSError:
+        return 0
+    return sum(int(re.findall(r"^Pss: +([0-9]+)", rollup, re.MULTILINE)[0]) for rollup in rollups) * 1024
 
 
 def cpu_seconds(pid: int) -> float:

@@ -38,7 +38,7 @@ def verification(dmimad: Sequence[str], directory: Path, records: int, rounds: i
     pcrs = expected["pcr"]
     if not isinstance(pcrs, Mapping):
         raise BenchmarkError("the generator printed no PCR values")
-    replay = [*dmimad, "replay", str(path), "--format", "jsonl"]
+    replay = [*dmimad, "replay", str(path), "--format", "jsonl", "--summary"]
     replay += [f"--pcr={bank}={value}" for bank, value in pcrs.items()]
     check_result(replay, expected)
     reference = _evmctl(path, write_evmctl_pcrs(directory, pcrs))
