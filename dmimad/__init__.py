@@ -1,3 +1,3 @@
-"""dmimad tells, within milliseconds and with evidence, that a device-mapper mapping is not what was approved."""
+"""Tells, within milliseconds and with evidence, that a device-mapper mapping is not what was approved."""
 
 __version__ = "0.1.0"

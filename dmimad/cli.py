@@ -31,8 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the ``dmimad`` program; returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        parser, options = _parse(arguments)
+        options = _parse(arguments)
         module = importlib.import_module(f"dmimad.commands.{COMMANDS[options.command][0]}")
+        if sys.stdout is None:  # started with it closed: there is nobody to tell anything
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  # for the rest of the process
         status: int = module.run(options)
         sys.stdout.flush()
         return status
@@ -50,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_UNUSABLE
 
 
-def _parse(arguments: list[str]) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+def _parse(arguments: list[str]) -> argparse.Namespace:
     """Only the module of the command that is asked for is imported."""
     parser = _Parser(
         prog="dmimad", description="Tells when a device-mapper mapping is not what was approved."
@@ -62,7 +64,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.ArgumentParser, argparse.Name
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if name == wanted:
             importlib.import_module(f"dmimad.commands.{module}").add_arguments(command)
-    return parser, parser.parse_args(arguments)
+    return parser.parse_args(arguments)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -73,6 +75,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _complain(text: str) -> None:
+    if sys.stderr is None:
+        return
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
     sys.stderr.write(f"dmimad: {line}\n")
 

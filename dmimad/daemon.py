@@ -9,12 +9,12 @@ what can be wrong about the outside in the adapters; here is only who talks to w
 from __future__ import annotations
 
 import asyncio
+import json
 import random
-import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ from dmimad.adapters.mqtt import Publisher
 from dmimad.adapters.service import ServiceManager
 from dmimad.adapters.store import Store
 from dmimad.config import DEFAULT_FILE, Settings, load
+from dmimad.core.commit import Message
 from dmimad.core.errors import AdapterError, BaselineError, DmimadError, ResumeError, SettingsError
 from dmimad.core.monitor import Monitor, Policy
 from dmimad.core.snapshot import Snapshot
@@ -51,7 +52,7 @@ class Outside:
     environ: Mapping[str, str]
     wall_clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
-    random: random.Random = random.Random()
+    random: random.Random = field(default_factory=random.Random)
     boot_id: Path = BOOT_ID
     set_log_level: Callable[[str], None] = lambda _: None
 
@@ -93,6 +94,7 @@ class Daemon:
         self._publisher: Publisher | None = None
         self._publishing: asyncio.Task[None] | None = None
         self._collector = DaemonCollector(self._snapshot, __version__)
+        self.ready = asyncio.Event()
         self._stop = asyncio.Event()
         self._reload_wanted = asyncio.Event()
         self._timer_changed = asyncio.Event()
@@ -105,10 +107,10 @@ class Daemon:
 
     # -- life ------------------------------------------------------------------------------
 
-    async def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
-        """Run until SIGTERM, SIGINT or `stop`.  Raises DmimadError where there is no point in going on."""
+    async def run(self) -> None:
+        """Run until `stop`.  Raises DmimadError where there is no point in going on."""
         try:
-            await self._run(on_ready)
+            await self._run()
         except* DmimadError as group:
             error: BaseException = group
             while isinstance(error, BaseExceptionGroup):
@@ -117,13 +119,12 @@ class Daemon:
         finally:
             self._store.close()
 
-    async def _run(self, on_ready: Callable[[], None]) -> None:
-        loop = asyncio.get_running_loop()
-        for number, act in ((signal.SIGTERM, self.stop), (signal.SIGINT, self.stop), (signal.SIGHUP, self.reload)):
-            loop.add_signal_handler(number, act)
+    async def _run(self) -> None:
         metrics = await self._serve_metrics()
         offset = self._resume()
-        self._log.info("started", version=__version__, host=self.settings.host.id, source=self.settings.source.path)
+        self._log.info(
+            "started", version=__version__, host=self.settings.host.id, source=self.settings.source.path
+        )
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
@@ -136,7 +137,7 @@ class Daemon:
                 self._start_publisher(group)
                 self._group = group
                 self._service.ready(f"following {self.settings.source.path}")
-                on_ready()
+                self.ready.set()
                 await self._stop.wait()
                 self._service.stopping()
                 self._log.info("stopping")
@@ -144,8 +145,6 @@ class Daemon:
                     if task is not None:
                         task.cancel()
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                loop.remove_signal_handler(number)
             if metrics is not None:
                 await metrics.stop()
 
@@ -264,8 +263,15 @@ class Daemon:
         if commit.messages and began is not None:
             self._collector.observe_detection_latency(self._outside.monotonic() - began)
         for message in commit.messages:
-            self._log.debug("alert_stored", topic=message.topic)
+            self._log_alert(message)
         self._timer_changed.set()
+
+    def _log_alert(self, message: Message) -> None:
+        """The journal tells what subscribers are told, also while there is no broker."""
+        alert = json.loads(message.payload)["data"]
+        tell = {"info": self._log.info, "warning": self._log.warning}.get(alert["severity"], self._log.error)
+        told = {key: alert[key] for key in ("code", "status", "message", "expected", "actual") if alert[key]}
+        tell("alert", **told, record=alert["evidence"]["record"])
 
     # -- time, reloads, watchdog -----------------------------------------------------------
 
@@ -322,7 +328,10 @@ class Daemon:
     async def _reload_settings(self) -> None:
         new = self._outside.load_settings()
         old = self.settings
-        fixed = {name: (getattr(old, name), getattr(new, name)) for name in ("host", "source", "state", "metrics", "live")}
+        fixed = {
+            name: (getattr(old, name), getattr(new, name))
+            for name in ("host", "source", "state", "metrics", "live")
+        }
         waiting = sorted(name for name, (before, after) in fixed.items() if before != after)
         if waiting:
             self._log.warning("restart_needed", sections=waiting)

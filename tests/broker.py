@@ -204,7 +204,7 @@ class Subscriber:
         self._arrived = asyncio.Event()
         self._subscribed = asyncio.Event()
 
-    async def wait_for(self, what: Callable[[], bool], description: str) -> None:
+    async def wait_for(self, what: Callable[[], bool], description: Callable[[], str]) -> None:
         """Until `what` is true; it is asked again whenever a message has come."""
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
@@ -213,16 +213,21 @@ class Subscriber:
                     await self._arrived.wait()
         except TimeoutError:
             seen = "\n".join(f"  {m.topic} {m.payload[:80]!r}" for m in self.messages[-50:])
-            raise AssertionError(f"did not come: {description}; the last of what did:\n{seen}") from None
+            raise AssertionError(f"did not come: {description()}; the last of what did:\n{seen}") from None
 
     async def wait_for_payloads(self, topic: str, payloads: Sequence[bytes]) -> None:
         """Until each of `payloads` has come on `topic`."""
-        wanted = set(payloads)
-        await self.wait_for(lambda: wanted <= set(self.payloads(topic)), f"{topic} {sorted(wanted)[:10]}")
+        missing = set(payloads)
+
+        def come() -> bool:
+            missing.difference_update(self.payloads(topic))
+            return not missing
+
+        await self.wait_for(come, lambda: f"{len(missing)} on {topic}: {sorted(missing)[:10]}")
 
     async def wait_for_last(self, topic: str, payload: bytes) -> None:
         """Until the latest on `topic` is `payload`."""
-        await self.wait_for(lambda: self.payloads(topic)[-1:] == [payload], f"{topic} {payload!r}")
+        await self.wait_for(lambda: self.payloads(topic)[-1:] == [payload], lambda: f"{topic} {payload!r}")
 
     def payloads(self, topic: str = "#") -> list[bytes]:
         """Of the topics that match, in the order they came, repetitions included."""

@@ -14,6 +14,7 @@ ROOT = Path(dmimad.__file__).parent
 #: What the pure core may import beside itself: nothing that reads a clock, a file or the network.
 CORE_MAY_IMPORT = {
     "__future__",
+    "binascii",
     "collections",
     "dataclasses",
     "datetime",  # to write a given time as text

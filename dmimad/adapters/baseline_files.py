@@ -27,7 +27,9 @@ def read_baseline(directory: Path) -> Baseline:
     except FileNotFoundError:
         return Baseline()
     except OSError as error:
-        raise AdapterError(f"cannot be listed: {error.strerror}", str(directory), "check baseline.directory") from error
+        raise AdapterError(
+            f"cannot be listed: {error.strerror}", str(directory), "check baseline.directory"
+        ) from error
     if len(files) > MAX_FILES:
         raise AdapterError(f"more than {MAX_FILES} baseline files", str(directory))
     return merge(read_baseline_file(path) for path in files)

@@ -63,7 +63,7 @@ def other_banks(path: str, watch: Mapping[str, bytes], limit: int | None) -> Ban
     wanted = tuple(dict.fromkeys((*DEFAULT_BANKS, *watch)))
     size, bank = _look_at(path)
     others = tuple(name for name in wanted if name != bank)
-    if size < _LONG_LIST_BYTES or bank not in wanted or len(os.sched_getaffinity(0)) < 2:  # noqa: PLR2004  # two readers
+    if size < _LONG_LIST_BYTES or bank not in wanted or len(os.sched_getaffinity(0)) < 2:  # two readers
         return Banks(wanted, watch, limit)
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
@@ -87,7 +87,12 @@ def _look_at(path: str) -> tuple[int, str]:
 
 
 def _replay(
-    path: str, size: int, banks: tuple[str, ...], watch: Mapping[str, bytes], limit: int | None, answer: Connection
+    path: str,
+    size: int,
+    banks: tuple[str, ...],
+    watch: Mapping[str, bytes],
+    limit: int | None,
+    answer: Connection,
 ) -> None:
     mine = {bank: value for bank, value in watch.items() if bank in banks}
     reader = ListReader(banks=banks, watch=mine, limit=limit, verify=False)

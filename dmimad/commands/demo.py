@@ -50,12 +50,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _status(interrupts: Interrupts) -> int:
-    if interrupts.received is None or interrupts.in_time:
+    if interrupts.received is None:
         return 0
+    what = "Ended" if interrupts.in_time else "Interrupted"
     with contextlib.suppress(OSError):  # the terminal may be gone
-        sys.stdout.write("\nInterrupted; everything temporary is removed.\n")
+        sys.stdout.write(f"\n{what}; everything temporary is removed.\n")
         sys.stdout.flush()
-    return _SIGNALLED + interrupts.received
+    return 0 if interrupts.in_time else _SIGNALLED + interrupts.received
 
 
 def _screen() -> Screen:

@@ -40,14 +40,23 @@ _DIGEST_SIZES = {bank: size for size, bank in BANK_OF_DIGEST_SIZE.items()}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("path", metavar="PATH", help="an ASCII or binary list of any bank; - for standard input")
+    parser.add_argument(
+        "path", metavar="PATH", help="an ASCII or binary list of any bank; - for standard input"
+    )
     parser.add_argument("--format", choices=("text", "jsonl"), default="text", help="default: text")
     parser.add_argument("--until", type=_count, metavar="N", help="only the first N records")
     parser.add_argument("--baseline", metavar="FILE", help="report drift from this baseline file")
     parser.add_argument(
-        "--pcr", action="append", default=[], type=_pcr, metavar="BANK=HEX", help="a PCR 10 value the list must lead to"
+        "--pcr",
+        action="append",
+        default=[],
+        type=_pcr,
+        metavar="BANK=HEX",
+        help="a PCR 10 value the list must lead to",
     )
-    parser.add_argument("--dialect", choices=("auto", *Dialect), default="auto", help="default: auto, by the records")
+    parser.add_argument(
+        "--dialect", choices=("auto", *Dialect), default="auto", help="default: auto, by the records"
+    )
     parser.add_argument("--summary", action="store_true", help="only the summary, not every dm record")
 
 
@@ -59,7 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
     dialect = None if arguments.dialect == "auto" else Dialect(arguments.dialect)
     banks = other_banks(arguments.path, dict(arguments.pcr), arguments.until)
     replay = Replay(banks.own_reader(), Tracker(dialect), baseline, banks)
-    report = (JsonReport if arguments.format == "jsonl" else TextReport)(sys.stdout, steps=not arguments.summary)
+    report = (JsonReport if arguments.format == "jsonl" else TextReport)(
+        sys.stdout, steps=not arguments.summary
+    )
     with _opened(arguments.path) as stream:
         for step, findings in replay.steps(_with_progress(stream, sys.stderr)):
             if replay.reader.broken is not None and not replay.reader.records:
@@ -121,7 +132,9 @@ class Replay:
         found = list(missing(self.tracker.devices, self.baseline).values())
         for bank, index in self.matches.items():
             if index is None:
-                found.append(make_finding("pcr.mismatch", f"the list never leads to the given {bank} value of PCR 10"))
+                found.append(
+                    make_finding("pcr.mismatch", f"the list never leads to the given {bank} value of PCR 10")
+                )
         self._count(found)
         return found
 
@@ -208,7 +221,9 @@ class TextReport:
 
     def _finding(self, finding: Finding) -> None:
         where = "" if finding.record is None else f"record {finding.record}: "
-        self._out.write(f"{'':>8}  {finding.severity.upper()} {finding.code}: {where}{_one_line(finding.message)}\n")
+        self._out.write(
+            f"{'':>8}  {finding.severity.upper()} {finding.code}: {where}{_one_line(finding.message)}\n"
+        )
 
     def summary(self, replay: Replay, closing: list[Finding]) -> None:
         """What there is at the end."""
@@ -301,7 +316,9 @@ def _pcr(text: str) -> tuple[str, bytes]:
         value = b""
     if not equals or _DIGEST_SIZES.get(bank.lower()) != len(value):
         banks = ", ".join(_DIGEST_SIZES)
-        raise argparse.ArgumentTypeError(f"{text!r} is not BANK=HEX with a bank of {banks} and a digest of its size")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not BANK=HEX with a bank of {banks} and a digest of its size"
+        )
     return bank.lower(), value
 
 
@@ -323,7 +340,11 @@ def _opened(path: str) -> Iterator[BinaryIO]:
 def _with_progress(stream: BinaryIO, terminal: TextIO) -> Iterator[bytes]:
     """The stream in pieces; on a terminal with a line that tells how far it is."""
     shown = terminal.isatty()
-    size = Path(stream.name).stat().st_size if isinstance(stream.name, str) and Path(stream.name).is_file() else 0
+    size = (
+        Path(stream.name).stat().st_size
+        if isinstance(stream.name, str) and Path(stream.name).is_file()
+        else 0
+    )
     done, next_report, reported = 0, time.monotonic() + _PROGRESS_SECONDS, False
     while chunk := stream.read1(_CHUNK_BYTES) if hasattr(stream, "read1") else stream.read(_CHUNK_BYTES):
         yield chunk

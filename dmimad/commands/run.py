@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -18,7 +19,9 @@ SUMMARY = "the daemon"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings; default: /etc/dmimad/dmimad.toml")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="settings; default: /etc/dmimad/dmimad.toml"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -38,7 +41,15 @@ def run(arguments: argparse.Namespace) -> int:
     outside = Outside(load_settings, os.environ, set_log_level=set_level)
 
     async def serve() -> None:
-        await Daemon(settings, outside, log).run()
+        daemon = Daemon(settings, outside, log)
+        loop = asyncio.get_running_loop()
+        for number, act in (
+            (signal.SIGTERM, daemon.stop),
+            (signal.SIGINT, daemon.stop),
+            (signal.SIGHUP, daemon.reload),
+        ):
+            loop.add_signal_handler(number, act)
+        await daemon.run()
 
     try:
         asyncio.run(serve())

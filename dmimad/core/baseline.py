@@ -24,6 +24,7 @@ MAX_BASELINE_BYTES = 4 << 20
 MAX_ENTRIES = 10_000
 
 _HASH = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
+_WILDCARD = re.compile(r"[*?\[]")
 _TOML_LINE = re.compile(r"\(at line (\d+), column \d+\)")
 _ENTRY_KEYS = ("name", "uuid", "required", "hashes")
 _LATER_KEYS = ("fingerprints", "target")
@@ -57,10 +58,15 @@ class Entry:
         )
 
     @property
+    def is_exact(self) -> bool:
+        """Whether the entry names its device without a wildcard."""
+        return any(pattern and not _WILDCARD.search(pattern) for pattern in (self.name, self.uuid))
+
+    @property
     def specificity(self) -> tuple[int, int]:
         """Entries with fewer wildcards come first, then those with more literal text."""
         patterns = [pattern for pattern in (self.name, self.uuid) if pattern]
-        exact = sum(not re.search(r"[*?\[]", pattern) for pattern in patterns)
+        exact = sum(not _WILDCARD.search(pattern) for pattern in patterns)
         return exact, sum(len(re.sub(r"\[[^]]*\]|[*?]", "", pattern)) for pattern in patterns)
 
 

@@ -98,14 +98,19 @@ def read_position(document: Document) -> Position:
         known: ByteOrder = "little" if order == "little" else "big"
         form = ListFormat(ascii_form, integer(digest_bytes), known)
     pcrs = {
-        bank: {_number(pcr): None if value is None else hexadecimal(value) for pcr, value in table(values).items()}
+        bank: {
+            _number(pcr): None if value is None else hexadecimal(value)
+            for pcr, value in table(values).items()
+        }
         for bank, values in table(document.get("pcrs")).items()
     }
     numbers = [integer(document.get(name)) for name in ("records", "offset", "last_length", "violations")]
     records, offset, last_length, violations = numbers
     if min(numbers) < 0 or last_length > offset:
         raise MalformedError("the stored position is damaged")
-    return Position(form, records, offset, last_length, hexadecimal(document.get("last_digest")), violations, pcrs)
+    return Position(
+        form, records, offset, last_length, hexadecimal(document.get("last_digest")), violations, pcrs
+    )
 
 
 def _number(text: str) -> int:

@@ -77,6 +77,8 @@ def _slot(device: Device, table: Table | None, entry: Entry, code: str, record: 
 
 def missing(devices: Iterable[Device], baseline: Baseline) -> dict[str, Finding]:
     """Required entries that no device with an active table fulfils: entry's origin -> finding."""
+    if not any(entry.required for entry in baseline.entries):
+        return {}
     present = [
         (printable(device.name), printable(device.uuid)) for device in devices if device.active is not None
     ]
@@ -94,9 +96,12 @@ def missing(devices: Iterable[Device], baseline: Baseline) -> dict[str, Finding]
 
 
 def removed(device: Device, baseline: Baseline, record: int) -> Finding | None:
-    """A device that went: a finding if it was approved (and is not reported as missing anyway)."""
+    """A device that went: a finding if it was approved (and is not reported as missing anyway).
+
+    An entry that only says with a pattern what may exist does not say that it must go on existing.
+    """
     entry = baseline.entry_for(device.name, device.uuid)
-    if entry is None or entry.required:
+    if entry is None or entry.required or not (entry.is_exact or entry.hashes):
         return None
     text = f"{_shown(device)} was removed"
     return make_finding(

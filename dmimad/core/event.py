@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import enum
 import re
+from binascii import unhexlify
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -140,10 +141,16 @@ class TargetUpdate(NamedTuple):
 
 Event = TableLoad | DeviceResume | TableClear | DeviceRemove | DeviceRename | TargetUpdate
 
-_TEXT = rb"([^\\;=,]*+(?:\\.[^\\;=,]*+)*+)"
+_RAW = rb"[^\\;=,]*+(?:\\.[^\\;=,]*+)*+"
+_TEXT = rb"(" + _RAW + rb")"
 _METADATA = (
-    rb"name=" + _TEXT + rb",uuid=" + _TEXT + rb",major=([0-9]{1,7}),minor=([0-9]{1,7}),"
-    rb"minor_count=[0-9]{1,7},num_targets=([0-9]{1,10});"
+    rb"(name=" + _RAW + rb",uuid=" + _RAW + rb",major=[0-9]{1,7},minor=[0-9]{1,7},"
+    rb"minor_count=[0-9]{1,7},num_targets=[0-9]{1,10};)"
+)
+_METADATA_FIELDS = re.compile(
+    rb"name=" + _TEXT + rb",uuid=" + _TEXT + rb",major=([0-9]+),minor=([0-9]+),"
+    rb"minor_count=[0-9]+,num_targets=([0-9]+);",
+    re.DOTALL,
 )
 _IDENTITY = rb"name=" + _TEXT + rb",uuid=" + _TEXT + rb";"
 _VERSION = rb"(?:dm_version=([0-9.]{1,32});)?"
@@ -164,7 +171,8 @@ _CLEAR = re.compile(
     re.DOTALL,
 )  # fmt: skip
 _REMOVE = re.compile(
-    _VERSION + rb"(?:device_active_metadata=" + _METADATA + rb")?(?:device_inactive_metadata=" + _METADATA + rb")?"
+    _VERSION + rb"(?:device_active_metadata=" + _METADATA + rb")?"
+    rb"(?:device_inactive_metadata=" + _METADATA + rb")?"
     rb"(?:active_table_hash=" + _HASH + rb",)?(?:inactive_table_hash=" + _HASH + rb",)?"
     rb"(?:" + _IDENTITY + rb"device_remove=no_data;)?\0*+remove_all=([yn]);" + _CAPACITY,
     re.DOTALL,
@@ -210,50 +218,52 @@ def printable(text: bytes) -> str:
     return text.decode("utf-8", "backslashreplace")
 
 
-def _metadata(match: re.Match[bytes], group: int) -> Metadata | None:
-    if match[group + 2] is None:
-        return None
-    return _make_metadata(*match.group(group, group + 1, group + 2, group + 3, group + 4))
-
-
 #: The records of one device carry the same metadata again and again.
-@lru_cache(maxsize=1024)
-def _make_metadata(name: bytes, uuid: bytes, major: bytes, minor: bytes, num_targets: bytes) -> Metadata:
+@lru_cache(maxsize=4096)
+def _metadata(text: bytes | None) -> Metadata | None:
+    match = None if text is None else _METADATA_FIELDS.fullmatch(text)
+    if match is None:
+        return None
+    name, uuid, major, minor, num_targets = match.groups()
     return Metadata(unescape(name), unescape(uuid), int(major), int(minor), int(num_targets))
 
 
-def _identity(match: re.Match[bytes], group: int) -> Identity:
-    return Identity(unescape(match[group]), unescape(match[group + 1]))
+def _identity(name: bytes, uuid: bytes) -> Identity:
+    return Identity(unescape(name), unescape(uuid))
 
 
 def _hash(digits: bytes | None) -> bytes | None:
-    return None if digits is None else bytes.fromhex(digits.decode("ascii"))
+    return None if digits is None else unhexlify(digits)
 
 
 def _parse_load(data: bytes) -> TableLoad | None:
     match = _LOAD.match(data)
-    metadata = None if match is None else _metadata(match, 2)
+    metadata = None if match is None else _metadata(match[2])
     if match is None or metadata is None:
         return None
-    first = _FIRST_TARGET.match(data, match.end())
+    version, targets_at = match[1] or b"", match.end()
+    first = _FIRST_TARGET.match(data, targets_at)
     if first is None:
-        if match.end() != len(data):
-            return None
-        return TableLoad(match[1] or b"", metadata, data, 0, -1, 0)
-    last = _FIRST_TARGET.match(data, data.rfind(b"target_index="))
+        return TableLoad(version, metadata, data, 0, -1, 0) if targets_at == len(data) else None
+    last_at = data.rfind(b"target_index=")
+    if last_at == targets_at:
+        index = int(first[1])
+        return TableLoad(version, metadata, data, index, index, 1)
+    last = _FIRST_TARGET.match(data, last_at)
     if last is None:
         return None
-    count = data.count(b"target_index=", match.end())
-    return TableLoad(match[1] or b"", metadata, data, int(first[1]), int(last[1]), count)
+    count = data.count(b"target_index=", targets_at)
+    return TableLoad(version, metadata, data, int(first[1]), int(last[1]), count)
 
 
 def _parse_resume(data: bytes) -> DeviceResume | None:
     match = _RESUME.fullmatch(data)
     if match is None:
         return None
-    metadata = _metadata(match, 2)
+    version, text, digits, name, uuid, capacity = match.groups()
+    metadata = _metadata(text)
     return DeviceResume(
-        match[1] or b"", metadata, metadata or _identity(match, 8), _hash(match[7]), int(match[10])
+        version or b"", metadata, metadata or _identity(name, uuid), _hash(digits), int(capacity)
     )
 
 
@@ -261,9 +271,10 @@ def _parse_clear(data: bytes) -> TableClear | None:
     match = _CLEAR.fullmatch(data)
     if match is None:
         return None
-    metadata = _metadata(match, 2)
+    version, text, digits, name, uuid, capacity = match.groups()
+    metadata = _metadata(text)
     return TableClear(
-        match[1] or b"", metadata, metadata or _identity(match, 8), _hash(match[7]), int(match[10])
+        version or b"", metadata, metadata or _identity(name, uuid), _hash(digits), int(capacity)
     )
 
 
@@ -271,19 +282,18 @@ def _parse_remove(data: bytes) -> DeviceRemove | None:
     match = _REMOVE.fullmatch(data)
     if match is None:
         return None
-    active, inactive = _metadata(match, 2), _metadata(match, 7)
-    if active is None and inactive is None and match[14] is None:
+    version, active, inactive, active_hash, inactive_hash, name, uuid, remove_all, capacity = match.groups()
+    if active is None and inactive is None and name is None:
         return None
-    identity = None if match[14] is None else _identity(match, 14)
     return DeviceRemove(
-        match[1] or b"",
-        active,
-        inactive,
-        identity,
-        _hash(match[12]),
-        _hash(match[13]),
-        match[16] == b"y",
-        int(match[17]),
+        version or b"",
+        _metadata(active),
+        _metadata(inactive),
+        None if name is None else _identity(name, uuid),
+        _hash(active_hash),
+        _hash(inactive_hash),
+        remove_all == b"y",
+        int(capacity),
     )
 
 
@@ -291,13 +301,15 @@ def _parse_rename(data: bytes) -> DeviceRename | None:
     match = _RENAME.fullmatch(data)
     if match is None:
         return None
-    new = _identity(match, 10)
-    return DeviceRename(match[1] or b"", _metadata(match, 2), match[7] is not None, new, int(match[12]))
+    version, text, null, _, _, name, uuid, capacity = match.groups()
+    return DeviceRename(
+        version or b"", _metadata(text), null is not None, _identity(name, uuid), int(capacity)
+    )
 
 
 def _parse_target_update(data: bytes) -> TargetUpdate | None:
     match = _LOAD.match(data)
-    metadata = None if match is None else _metadata(match, 2)
+    metadata = None if match is None else _metadata(match[2])
     if match is None or metadata is None:
         return None
     return TargetUpdate(match[1] or b"", metadata, data)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sized
 
 from dmimad.core.errors import MalformedError
-from dmimad.core.event import Metadata
+from dmimad.core.event import Identity, Metadata
 from dmimad.core.table import Fragment, FragmentStore
 
 #: Facts of each kind kept; beyond that a missing record can no longer be proven to be one.
@@ -24,7 +24,7 @@ MAX_FACTS_PER_KIND = 262_144
 Fact = tuple[str, bytes]
 
 Removal = tuple[tuple[int, int] | None, bytes]
-Rename = tuple[bytes, bytes]
+Rename = tuple[tuple[int, int] | None, bytes, bytes]
 
 
 class Knowledge:
@@ -40,6 +40,7 @@ class Knowledge:
         self.resumed: set[bytes] = set()
         self.removed: set[Removal] = set()
         self.renamed: set[Rename] = set()
+        self.renamed_numbers: set[tuple[int, int] | None] = set()
         self.last_active: dict[Metadata, bytes] = {}
         self.fragments = FragmentStore()
         self.overflowed = False
@@ -74,7 +75,9 @@ class Knowledge:
         elif kind == "removed":
             self.removed.add(((int(parts[0]), int(parts[1])) if parts[0] else None, parts[2]))
         elif kind == "renamed":
-            self.renamed.add((parts[0], parts[1]))
+            number = (int(parts[0]), int(parts[1])) if parts[0] else None
+            self.renamed.add((number, parts[2], parts[3]))
+            self.renamed_numbers.add(number)
         elif kind == "fragment":
             self.fragments.add(_metadata(parts[3:]), Fragment(int(parts[0]), int(parts[1]), parts[2]))
         else:
@@ -115,11 +118,17 @@ class Knowledge:
                 major, minor = (b"%d" % number[0], b"%d" % number[1]) if number else (b"", b"")
                 self._note("removed", major, minor, name)
 
-    def note_rename(self, old: bytes, new: bytes) -> None:
-        """A device was renamed."""
-        if (old, new) not in self.renamed and self._room(self.renamed):
-            self.renamed.add((old, new))
-            self._note("renamed", old, new)
+    def note_rename(self, number: tuple[int, int] | None, new: Identity) -> None:
+        """A device was renamed; without ``number`` the record does not say which one."""
+        rename = (number, new.name, new.uuid)
+        if rename not in self.renamed and self._room(self.renamed):
+            self.renamed.add(rename)
+            self.renamed_numbers.add(number)
+            self._note("renamed", *_number_parts(number), new.name, new.uuid)
+
+    def was_renamed(self, number: tuple[int, int], new: Identity) -> bool:
+        """Whether this device may have got this name (again) by a rename whose record was dropped."""
+        return (number, new.name, new.uuid) in self.renamed or (None, new.name, new.uuid) in self.renamed
 
     def note_fragment(self, metadata: Metadata, fragment: Fragment) -> None:
         """A record of a load that has several."""
@@ -154,6 +163,10 @@ def unpack(value: bytes) -> list[bytes]:
         parts.append(value[at + 4 : stop])
         at = stop
     return parts
+
+
+def _number_parts(number: tuple[int, int] | None) -> tuple[bytes, bytes]:
+    return (b"%d" % number[0], b"%d" % number[1]) if number else (b"", b"")
 
 
 def _parts(metadata: Metadata) -> tuple[bytes, ...]:

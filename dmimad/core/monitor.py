@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dmimad.core import cloudevent
 from dmimad.core.alert import AlertBook, alert_to_document
@@ -82,6 +82,7 @@ class Monitor:
         self._reader = ListReader()
         self._tracker = Tracker(keep_facts=True)
         self._caught_up = False
+        self._judge_again = False
         self._verify: tuple[Position, bytes] | None = None
         self._conditions: dict[str, set[str]] = {}
         self._judgements: dict[str, Judgement] = {}
@@ -128,17 +129,19 @@ class Monitor:
         if position.records:
             self._verify = (position, b"")
         for alert in self._book.holding():
-            if alert.key.startswith(self._scope):
-                self._conditions.setdefault(alert.finding.device, set()).add(alert.key)
+            kind, subject = alert.key.partition("|")[0], alert.finding.device
+            if kind == "missing" or (kind == self._scope and subject):
+                self._conditions.setdefault(subject, set()).add(alert.key)
         for device in self._tracker.devices:
             self._view(device)
+        self._judge_again = True  # baseline and settings may be others now
         return position.offset - position.last_length
 
     def _restore_evidence(self, document: Document) -> None:
         for key, records in document.items():
             self._evidence[key] = {}
             for index, pair in table(records).items():
-                if not (index.isdecimal() and isinstance(pair, list) and len(pair) == 2):  # noqa: PLR2004  # a pair
+                if not (index.isdecimal() and isinstance(pair, list) and len(pair) == 2):  # a pair
                     raise MalformedError("stored evidence is damaged")
                 self._evidence[key][int(index)] = (str(pair[0]), str(pair[1]))
 
@@ -198,6 +201,9 @@ class Monitor:
         if not self._caught_up:
             self._caught_up = True
             self._cease_others(now)
+        if self._judge_again:
+            self._judge_again = False
+            self._judge_all(now)
         self._check_missing(now, None)
         self.tick(now)
 
@@ -230,8 +236,16 @@ class Monitor:
     def _judge_all(self, now: float) -> None:
         for device in list(self._tracker.devices):
             self._judge(device, now, None)
+        self._cease_removed(now)
         if self._caught_up:
             self._check_missing(now, None)
+
+    def _cease_removed(self, now: float) -> None:
+        """A removal is no news once no entry asks for the device, or one asks for it by `missing`."""
+        wanted = {entry.label for entry in self.baseline.entries if not entry.required}
+        for alert in list(self._book.holding()):
+            if alert.key.startswith("removed|") and alert.finding.data.get("expected") not in wanted:
+                self._book.cease(alert.key, now=now, record=None)
 
     # -- one record ------------------------------------------------------------------------
 
@@ -240,10 +254,10 @@ class Monitor:
             self.dm_events[step.kind.value] += 1
         device = step.device
         for gone in step.removed:
-            if device is None or gone.name != device.name:
-                self._gone(gone, step, now)
-            else:
+            if gone.major is None or (device is not None and gone.name == device.name):
                 self._forget(gone, now, step.record)
+            else:
+                self._gone(gone, step, now)
         if device is not None:
             event = "" if step.kind is None else step.kind.value
             self._evidence.setdefault(device.key, {})[step.record] = (record.template_digest.hex(), event)
@@ -257,7 +271,8 @@ class Monitor:
             self._book.cease(f"removed|{printable(device.name)}", now=now, record=step.record)
             self._judge(device, now, step.record)
         if self._caught_up:
-            self._check_missing(now, step.record)
+            event = "" if step.kind is None else step.kind.value
+            self._check_missing(now, step.record, template_digest=record.template_digest.hex(), event=event)
 
     def _judge(self, device: Device, now: float, record: int | None) -> None:
         judgement = judge(device, self.baseline, report_unexpected=self.policy.report_unexpected)
@@ -265,9 +280,11 @@ class Monitor:
         self._changed.add(device.key)
         self._view(device)
         self._prune_evidence(device)
-        holding = {f"{self._scope}|{found.code}|{device.key}|{found.record}": found for found in judgement.findings}
+        holding = {
+            f"{self._scope}|{found.code}|{device.key}|{found.record}": found for found in judgement.findings
+        }
         mine = self._conditions.setdefault(device.key, set())
-        for key in [key for key in mine if key not in holding and not self._stays(key, device)]:
+        for key in sorted(key for key in mine if key not in holding and not self._stays(key, device)):
             mine.discard(key)
             self._book.cease(key, now=now, record=record)
         for key, finding in holding.items():
@@ -291,12 +308,16 @@ class Monitor:
         labels = {slot.label for slot in (device.active, device.inactive) if slot is not None}
         return not label or label[0] in labels
 
-    def _report(self, finding: Finding, record: Measurement | None, device: Device | None, now: float) -> None:
+    def _report(
+        self, finding: Finding, record: Measurement | None, device: Device | None, now: float
+    ) -> None:
         """A finding of the reader or tracker: evidence of itself, so it waits for no hold-off."""
         self._count(finding)
         if record is not None and "template_digest" not in finding.data:
             data = {**finding.data, "template_digest": record.template_digest.hex()}
-            finding = Finding(finding.code, finding.severity, finding.message, finding.device, finding.record, data)
+            finding = Finding(
+                finding.code, finding.severity, finding.message, finding.device, finding.record, data
+            )
         key = "|".join((self._scope, finding.code, finding.device, str(finding.record)))
         subject = printable(device.name) if device is not None and device.key == finding.device else ""
         if finding.code in _ANNOUNCED:
@@ -319,25 +340,27 @@ class Monitor:
             self._book.hold(f"removed|{name}", finding, name, since=now, now=now)
 
     def _forget(self, device: Device, now: float, record: int) -> None:
-        for key in self._conditions.pop(device.key, ()):
+        for key in sorted(self._conditions.pop(device.key, ())):
             self._book.cease(key, now=now, record=record)
         self._judgements.pop(device.key, None)
         self._evidence.pop(device.key, None)
         self._documents.pop(device.key, None)
         self._changed.add(device.key)
 
-    def _check_missing(self, now: float, record: int | None) -> None:
+    def _check_missing(self, now: float, record: int | None, **evidence: str) -> None:
+        """``evidence`` is of the record that may have made a required device go."""
         found = missing(self._tracker.devices, self.baseline)
         mine = self._conditions.setdefault("", set())
         keys = {f"missing|{finding.data['expected']}": finding for finding in found.values()}
-        for key in [key for key in mine if key not in keys]:
+        for key in sorted(mine - keys.keys()):
             mine.discard(key)
             self._book.cease(key, now=now, record=record)
         for key, finding in keys.items():
             if key not in mine:
                 mine.add(key)
                 self._count(finding)
-                self._book.hold(key, finding, finding.data["expected"], since=now, now=now)
+                shown = replace(finding, record=record, data={**finding.data, **evidence})
+                self._book.hold(key, shown, finding.data["expected"], since=now, now=now)
 
     def _cease_others(self, now: float) -> None:
         """The list has been read: what an earlier reading left and this one does not show has ended."""

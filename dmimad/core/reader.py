@@ -114,6 +114,7 @@ class ListReader:
         self.matches: dict[str, int | None] = dict.fromkeys(watch or {})
         self._watch = dict(watch or {})
         self._format = start.format
+        self._order_known = False
         self._records = start.records
         self._offset = start.offset
         self._last_length = start.last_length
@@ -241,9 +242,10 @@ class ListReader:
     def _fast_banks(self, form: ListFormat) -> bool:
         """The banks wanted are the list's own and at most one other, and none of them is lost."""
         others = [bank for bank in self._pcrs if bank != form.bank]
-        return len(others) <= 1 and all(values.get(IMA_PCR) is not None for values in self._pcrs.values())
+        lost = any(values.get(IMA_PCR) is None for values in self._pcrs.values())
+        return len(others) <= 1 and not lost and all(hasattr(hashlib, bank) for bank in others)
 
-    def _scan_ordinary(self, form: ListFormat) -> bool:
+    def _scan_ordinary(self, form: ListFormat) -> bool:  # noqa: PLR0912, PLR0915  # the hot loop, see below
         """A run of records with one length of template name, PCR 10 and right digests.
 
         Returns whether there was any.  Everything it needs is local and nothing but hashing is
@@ -357,10 +359,10 @@ class ListReader:
         buffer, at = self._buffer, self._at
         record, good = self._parse(buffer[at:stop])
         if not good and (record is None or record.template != b"ima-buf"):
-            joined = self._join(buffer, at, stop)
+            joined, wait = self._join(at, stop)
             if joined is not None:
                 record, stop = joined
-            elif not final and buffer.find(b"\n", stop + 1) < 0:
+            elif wait and not final:
                 return False
             elif stop >= len(buffer) and record is None:
                 return False  # `close` says that the list ends inside a record
@@ -375,16 +377,23 @@ class ListReader:
         self._passed(1, min(stop + 1, len(buffer)), at, digest)
         return True
 
-    def _join(self, buffer: bytes, position: int, stop: int) -> tuple[Measurement, int] | None:
-        """A file name may contain newlines: the template digest tells which lines are one record."""
+    def _join(self, position: int, stop: int) -> tuple[tuple[Measurement, int] | None, bool]:
+        """A file name may contain newlines: the template digest tells which lines are one record.
+
+        Returns the record and its end, or else whether lines yet to come may complete it: not behind
+        a line that is a good record itself, so that what is damaged holds nothing up.
+        """
+        buffer = self._buffer
         for _ in range(MAX_LINES_PER_RECORD - 1):
-            stop = buffer.find(b"\n", stop + 1)
+            began, stop = stop + 1, buffer.find(b"\n", stop + 1)
             if stop < 0 or stop - position > MAX_LINE_BYTES:
-                return None
+                return None, stop < 0
             record, good = self._parse(buffer[position:stop])
             if record is not None and good:
-                return record, stop
-        return None
+                return (record, stop), False
+            if self._parse(buffer[began:stop])[1]:
+                break
+        return None, False
 
     def _parse(self, line: bytes) -> tuple[Measurement | None, bool]:
         """One line -> its record, and whether its template digest is right."""
@@ -392,13 +401,14 @@ class ListReader:
         try:
             record = parse_line(line, self._records, form.order)
             if self._digest_fits(record):
+                self._order_known = self._order_known or _tells_order(record)
                 return record, True
-            if self._records == 0:
-                # An ASCII list does not say its host's byte order, which the digest covers: try the other once.
+            if not self._order_known:
+                # An ASCII list does not say its host's byte order, which the digest covers.
                 other: ByteOrder = "big" if form.order == "little" else "little"
-                swapped = parse_line(line, 0, other)
+                swapped = parse_line(line, self._records, other)
                 if self._digest_fits(swapped):
-                    self._format = replace(form, order=other)
+                    self._format, self._order_known = replace(form, order=other), True
                     return swapped, True
         except MalformedError:
             return None, False
@@ -442,7 +452,11 @@ class ListReader:
         if violation:
             self._violations += 1
             self._out.append(record)
-        elif self._verify and hashed is not None and hashlib.new(bank, hashed).digest() != record.template_digest:
+        elif (
+            self._verify
+            and hashed is not None
+            and hashlib.new(bank, hashed).digest() != record.template_digest
+        ):
             reason = f"the template digest is not the {bank} of the template data"
             self._out.append(replace(record, fault=Fault.TEMPLATE_DIGEST, reason=reason))
         elif record.template == b"ima-buf" or (record.data is not None and _BOOT_AGGREGATE in record.data):
@@ -451,6 +465,11 @@ class ListReader:
     def _matched(self, bank: str, index: int) -> None:
         if self.matches[bank] is None:
             self.matches[bank] = index
+
+
+def _tells_order(record: Measurement) -> bool:
+    """Whether the template digest covers lengths: not with the old template, and not in a violation."""
+    return record.data is not None and record.template != b"ima" and not record.is_violation
 
 
 #: Enough for the header of a first record in any form.

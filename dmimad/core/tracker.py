@@ -41,7 +41,7 @@ from dmimad.core.table import LoadAssembly, Table, fragment_of, make_table, opaq
 #: Devices tracked at once; Linux allows 2**20 minors, no host comes near this.
 MAX_DEVICES = 65_536
 
-#: Key of a device whose numbers no record has told yet: this and a part of its name's hash.
+#: Key of a device whose numbers no record has told yet: this and a part of a hash.
 _NAME_KEY = "name-"
 
 
@@ -96,7 +96,9 @@ class Tracker:
     @property
     def devices(self) -> Iterable[Device]:
         """The devices that exist, as far as the list tells."""
-        return self._by_name.values()
+        # Two may claim one name, if a rename between them was dropped: the numbers are what counts.
+        unnumbered = (device for device in self._by_name.values() if device.major is None)
+        return (*self._by_number.values(), *unnumbered)
 
     # -- state -----------------------------------------------------------------------------
 
@@ -111,6 +113,11 @@ class Tracker:
             "seen_numbers": [list(number) for number in sorted(self._seen_numbers)],
             "loads": {key: load_document(load) for key, load in self._loads.items()},
             "repeat_reported": self._repeat_reported,
+            "outdated": [
+                device.key
+                for device in self._by_number.values()
+                if self._by_name.get(device.name) is not device
+            ],
         }
 
     def restore(self, document: Document, devices: Mapping[str, Document], facts: Iterable[Fact]) -> None:
@@ -125,8 +132,14 @@ class Tracker:
             major, minor = (*items(pair), None, None)[:2]
             self._seen_numbers.add((integer(major), integer(minor)))
         self._loads = {key: read_load(table(load)) for key, load in table(document.get("loads")).items()}
-        for key, device in devices.items():
-            self._put(read_device(key, device))
+        outdated = set(items(document.get("outdated")))
+        for key, stored in devices.items():
+            device = read_device(key, stored)
+            if key not in outdated:
+                self._by_name[device.name] = device
+            number = _number(device)
+            if number is not None:
+                self._by_number[number] = device
         self.knowledge.restore(facts)
 
     # -- records ---------------------------------------------------------------------------
@@ -294,7 +307,8 @@ class Tracker:
     def _stage(self, device: Device, table: Table, at: int) -> Device:
         self.knowledge.note_load(table.hash)
         if table.unmeasured:
-            text = f"target {table.num_targets - 1}, the last of {table.num_targets}, is neither measured nor hashed"
+            last = table.num_targets - 1
+            text = f"target {last}, the last of {table.num_targets}, is neither measured nor hashed"
             self._report("target.unmeasured", text, at, device=device.key, about=table)
         opaque = opaque_targets(table.texts)
         if opaque:
@@ -306,7 +320,6 @@ class Tracker:
         if event.metadata is None:
             return self._by_identity(event.identity, at), False
         metadata, table_hash = event.metadata, event.active_hash
-        known = metadata.device in self._by_number
         device = self._locate(metadata, at, certain=False)
         if table_hash is None:
             return device, False
@@ -326,6 +339,7 @@ class Tracker:
             expected = Identity(metadata.name, metadata.uuid)
             if expected not in device.former:
                 expected = Identity(device.name, device.uuid)
+            known = staged is not None or active is not None
             found = self._recall(device, metadata, table_hash, at, known=known, staged=staged)
             device = device._replace(active=found, inactive=None, aliased=False, changed_at=at, staged_at=at)
         self._loads.pop(device.key, None)
@@ -386,16 +400,26 @@ class Tracker:
 
     def _unmeasured(self, device: Device, table: Table, at: int, *, known: bool) -> None:
         """A hash that no load in the list has.  Honest only if the load came before measuring began."""
-        born_here = known or (device.major, device.minor) in self._seen_numbers
         text = f"{table.label} is in use, but no load of it was ever measured"
-        if self.since_boot or born_here:
+        if self._born_here(device, known=known):
             self._doubt("table.unmeasured", text, device, at, about=table)
         else:
             text = f"{table.label} was loaded before measuring began"
             self._report("table.unmeasured", text, at, device=device.key, severity=Severity.INFO, about=table)
 
+    def _born_here(self, device: Device, *, known: bool) -> bool:
+        """Whether the slot's table came after measuring began: its former one is ``known``, or the device is new."""
+        return self.since_boot or known or _number(device) in self._seen_numbers
+
     def _doubt(
-        self, code: str, text: str, device: Device, at: int, *, certain: bool = True, about: Table | None = None
+        self,
+        code: str,
+        text: str,
+        device: Device,
+        at: int,
+        *,
+        certain: bool = True,
+        about: Table | None = None,
     ) -> None:
         """Report what no honest list shows, as far as the list is known to be whole."""
         severity: Severity | None = None
@@ -409,11 +433,10 @@ class Tracker:
         if event.metadata is None:
             device = self._by_identity(event.identity, at)
         else:
-            known = event.metadata.device in self._by_number
             device = self._locate(event.metadata, at, certain=False)
             if event.metadata.num_targets == 0:
                 self.evidence.prove(Dialect.LEGACY, "metadata of a table that does not exist")
-            self._check_claim(device, event.metadata, event.inactive_hash, at, known=known)
+            self._check_claim(device, event.metadata, event.inactive_hash, at)
         self._loads.pop(device.key, None)
         staged = device.inactive
         device = advance(device, EventKind.TABLE_CLEAR, self.dialect, at=at) or device
@@ -421,12 +444,11 @@ class Tracker:
             device = device._replace(aliased=True)
         return self._put(device), False
 
-    def _check_claim(
-        self, device: Device, metadata: Metadata, claimed: bytes | None, at: int, *, known: bool
-    ) -> None:
+    def _check_claim(self, device: Device, metadata: Metadata, claimed: bytes | None, at: int) -> None:
         """What a record says was staged must have been loaded once, or be the old kernels' alias."""
         expected = {table.hash for table in (device.inactive, device.active) if table is not None}
         if claimed is not None and claimed not in expected:
+            known = device.inactive is not None or device.active is not None
             self._recall(device, metadata, claimed, at, known=known, staged=device.inactive)
 
     def _remove(self, event: DeviceRemove, at: int) -> tuple[Device | None, bool]:
@@ -436,27 +458,25 @@ class Tracker:
             self.evidence.prove(Dialect.ORDERED, "the removal of a device without tables")
             device = self._by_identity(identity, at)
         else:
-            known = metadata.device in self._by_number
             device = self._locate(metadata, at, certain=False)
             if event.active is not None:
                 if event.active.num_targets == 0:
                     self.evidence.prove(Dialect.LEGACY, "metadata of a table that does not exist")
-                self._check_active(device, event.active, event.active_hash, at, known=known)
+                self._check_active(device, event.active, event.active_hash, at)
             if event.inactive is not None:
-                self._check_claim(device, event.inactive, event.inactive_hash, at, known=known)
+                self._check_claim(device, event.inactive, event.inactive_hash, at)
         self._drop(device)
         return device._replace(active=None, inactive=None), True
 
-    def _check_active(
-        self, device: Device, metadata: Metadata, claimed: bytes | None, at: int, *, known: bool
-    ) -> None:
+    def _check_active(self, device: Device, metadata: Metadata, claimed: bytes | None, at: int) -> None:
         if claimed is None or (device.active is not None and device.active.hash == claimed):
             return
         if claimed in self.knowledge.resumed:
             return
         loaded_here = claimed in self.knowledge.loaded
-        self._recall(device, metadata, claimed, at, known=known, staged=device.inactive)
-        if loaded_here:
+        known = device.active is not None
+        self._recall(device, metadata, claimed, at, known=known, staged=None)
+        if loaded_here and self._born_here(device, known=known):
             text = f"sha256:{claimed.hex()} was active, but no resume that made it so was recorded"
             self._doubt("state.impossible", text, device, at)
 
@@ -473,10 +493,8 @@ class Tracker:
                 proof, "a rename without a table, written " + ("(null)" if event.null else "no_data")
             )
             device = self._nameless(event.new, at, staged_too=event.null)
-            self.knowledge.note_rename(b"", event.new.name)
         self._forget_name(device)
-        if device.name != event.new.name:
-            self.knowledge.note_rename(device.name, event.new.name)
+        self.knowledge.note_rename(None if event.metadata is None else event.metadata.device, event.new)
         after = advance(device, EventKind.DEVICE_RENAME, self.dialect, at=at, new=event.new) or device
         return self._put(after), False
 
@@ -502,42 +520,40 @@ class Tracker:
         named = self._by_name.get(metadata.name)
         if named is not None and named.major is None:
             self._forget_name(named)
+            self._removed.append(named)  # under its former key
             adopted = named._replace(key=_key(number), major=number[0], minor=number[1], uuid=metadata.uuid)
             return self._put(adopted)
-        if named is not None:
-            self._drop(named)
-            self._removed.append(named)
         return self._create(_key(number), number, Identity(metadata.name, metadata.uuid), at)
 
     def _same_device(self, device: Device, metadata: Metadata, *, certain: bool) -> Device | None:
         """The device on this number under another name: renamed unrecorded, or an old name in a record."""
-        if not certain and Identity(metadata.name, metadata.uuid) in device.former:
-            if (device.name, metadata.name) not in self.knowledge.renamed:
+        identity = Identity(metadata.name, metadata.uuid)
+        renamed = self.knowledge.was_renamed(metadata.device, identity)
+        if not certain and identity in device.former:
+            if not renamed:
                 self.evidence.prove(Dialect.LEGACY, "the old name of a device that was renamed")
             return device
         same_uuid = bool(metadata.uuid) and metadata.uuid == device.uuid
         same_name = metadata.name == device.name and not device.uuid
-        # Records of renames that do not tell the old name are dropped if any device got the new one that way before.
-        nameless = metadata.uuid == device.uuid and (b"", metadata.name) in self.knowledge.renamed
-        if not (same_uuid or same_name or nameless or (device.name, metadata.name) in self.knowledge.renamed):
+        if not (same_uuid or same_name or renamed):
             return None
         guessed = self._by_name.get(metadata.name)
         if guessed is not None and guessed.major is None:
             self._forget_name(guessed)  # made for want of a number, before this record told it
+            self._removed.append(guessed)
         if not certain:
             return device  # the caller takes the new name over, if it is one
         self._forget_name(device)
-        new = Identity(metadata.name, metadata.uuid)
-        return self._put(
-            advance(device, EventKind.DEVICE_RENAME, self.dialect, at=device.since, new=new) or device
-        )
+        after = advance(device, EventKind.DEVICE_RENAME, self.dialect, at=device.since, new=identity)
+        return self._put(after or device)
 
     def _replaced(self, device: Device, metadata: Metadata, at: int) -> None:
         """Another device has this number now: the removal of the former one was dropped, or taken out."""
         names = (device.name, *(former.name for former in device.former))
         explained = any((metadata.device, name) in self.knowledge.removed for name in names)
         if not explained and device.active is not None and len(names) == 1 and self.since_boot:
-            text = f"{printable(metadata.name)} has the number of {printable(device.name)}, whose removal is missing"
+            new, old = printable(metadata.name), printable(device.name)
+            text = f"{new} has the number of {old}, whose removal is missing"
             self._doubt("state.impossible", text, device, at)
         self._drop(device)
         self._removed.append(device)
@@ -552,7 +568,7 @@ class Tracker:
         if device is not None:
             self._drop(device)
             self._removed.append(device)
-        return self._create(_name_key(identity.name), None, Identity(identity.name, identity.uuid), at)
+        return self._create(_name_key(identity.name, at), None, Identity(identity.name, identity.uuid), at)
 
     def _nameless(self, new: Identity, at: int, *, staged_too: bool) -> Device:
         """The device of a rename that names only the new name: it has no active table.
@@ -568,7 +584,7 @@ class Tracker:
         ]
         if len(candidates) == 1:
             return candidates[0]
-        return self._create(_name_key(new.name), None, new, at)
+        return self._create(_name_key(new.name, at), None, new, at)
 
     def _assume_last_active(self, device: Device, metadata: Metadata) -> Device:
         """A device whose whole creation was dropped as a repetition has the table it had before."""
@@ -579,8 +595,8 @@ class Tracker:
         return device._replace(active=table)
 
     def _create(self, key: str, number: tuple[int, int] | None, identity: Identity, at: int) -> Device:
-        if len(self._by_name) >= MAX_DEVICES:
-            oldest = next(iter(self._by_name.values()))
+        if len(self._by_number) >= MAX_DEVICES or len(self._by_name) >= MAX_DEVICES:
+            oldest = next(iter((self._by_number or self._by_name).values()))
             self._drop(oldest)
             self._removed.append(oldest)
         major, minor = number or (None, None)
@@ -590,10 +606,29 @@ class Tracker:
         return self._put(device)
 
     def _put(self, device: Device) -> Device:
-        self._by_name[device.name] = device
-        if device.major is not None and device.minor is not None:
-            self._by_number[device.major, device.minor] = device
+        number = _number(device)
+        holder = self._by_name.get(device.name)
+        if holder is None or holder.key == device.key:
+            self._by_name[device.name] = device
+        elif number is None or number not in self._by_number or self._by_number[number].name != device.name:
+            self._displaced(holder)
+            self._by_name[device.name] = device
+        # Else two claim the name, and this one's claim is the older.
+        if number is not None:
+            self._by_number[number] = device
         return device
+
+    def _displaced(self, device: Device) -> None:
+        """Another device has its name now: it is gone, or was renamed by a record that was dropped."""
+        number = _number(device)
+        knowledge = self.knowledge
+        if (
+            number not in knowledge.renamed_numbers
+            or number is None
+            or (number, device.name) in knowledge.removed
+        ):
+            self._drop(device)
+            self._removed.append(device)
 
     def _forget_name(self, device: Device) -> None:
         current = self._by_name.get(device.name)
@@ -603,21 +638,25 @@ class Tracker:
     def _drop(self, device: Device) -> None:
         self._forget_name(device)
         self._loads.pop(device.key, None)
-        number = None
-        if device.major is not None and device.minor is not None:
-            number = (device.major, device.minor)
+        number = _number(device)
+        if number is not None:
             self._by_number.pop(number, None)
             self._seen_numbers.add(number)
         for name in {device.name, *(former.name for former in device.former)}:
             self.knowledge.note_removal(number, name)
 
 
+def _number(device: Device) -> tuple[int, int] | None:
+    return None if device.major is None or device.minor is None else (device.major, device.minor)
+
+
 def _key(number: tuple[int, int]) -> str:
     return f"{number[0]}:{number[1]}"
 
 
-def _name_key(name: bytes) -> str:
-    return _NAME_KEY + hashlib.sha256(name).hexdigest()[:12]
+def _name_key(name: bytes, at: int) -> str:
+    """Not by the name alone: a device keeps its key when it is renamed, and another may get its name."""
+    return _NAME_KEY + hashlib.sha256(b"%d %s" % (at, name)).hexdigest()[:12]
 
 
 _HANDLERS: dict[EventKind, Callable[..., tuple[Device | None, bool]]] = {

@@ -1,6 +1,6 @@
 """Ctrl-C, SIGTERM and a closed terminal end the demo in order: once, and with everything cleaned up.
 
-Source: signal(7); asyncio's `loop.add_signal_handler`, which the daemon uses for itself, too.
+Source: signal(7).
 
 The first signal cancels the demo's task; what follows is ignored, for cleaning up takes a moment and must
 not be cut short.  A signal that was ignored before (nohup) stays ignored.
@@ -45,14 +45,6 @@ class Interrupts:
         self._task = asyncio.current_task()
         if self.received is not None:
             self._cancel()
-
-    def retake(self) -> None:
-        """Have the signals back from the daemon, which takes them for itself when it starts."""
-        for number in _SIGNALS:
-            if self._loop is not None:
-                # Or the daemon's end would set the signal to its default.
-                self._loop.remove_signal_handler(number)
-        self._install()
 
     def ignore(self) -> None:
         """The end has begun: it goes its way."""

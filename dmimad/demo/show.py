@@ -57,7 +57,7 @@ async def perform(screen: Screen, options: Options, interrupts: Interrupts, advi
         port = await stack.enter_async_context(broker())
         arrivals = await stack.enter_async_context(subscriber(port, HOST))
         stage = Stage(directory, recording())
-        running = running_daemon(directory, port, interrupts.retake, lambda: arrivals.put_nowait(None))
+        running = running_daemon(directory, port, lambda: arrivals.put_nowait(None))
         daemon = await stack.enter_async_context(running)
         stack.callback(interrupts.ignore)
         show = Show(screen, stage, daemon, arrivals, options.speed)
@@ -112,6 +112,7 @@ class Show:
     async def tell(self) -> None:
         """All chapters."""
         await self._reach(lambda: self._online, "the daemon is not online at the broker")
+        await self._caught_up()
         for chapter in STORY:
             self._screen.chapter(chapter.title)
             for act in chapter.acts:
@@ -165,8 +166,9 @@ class Show:
         screen.say("Look at the metrics, and at everything that was published:")
         screen.command(f"curl {self._daemon.metrics_url}")
         screen.command(f"mosquitto_sub -V mqttv311 -h {ADDRESS} -p {port} -t 'dmimad/v1/#' -v")
-        screen.say("Change the baseline and see what follows here:")
+        screen.say("Change the baseline, and see here what follows; the daemon's log tells if it is refused:")
         screen.command(f"nano {self._stage.baseline}")
+        screen.command(f"tail -f {self._stage.log}")
         self._cause = ""
         await self._until(lambda: False, None)
 

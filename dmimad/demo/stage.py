@@ -38,6 +38,7 @@ from dmimad.demo.story import BASELINE_AT_FIRST, BOOT_RECORDS
 HOST = "demo"
 HOLD_OFF_SECONDS = 0.3
 _STOP_SECONDS = 5.0
+_LOG = "daemon.log"
 
 
 class Stage:
@@ -47,6 +48,7 @@ class Stage:
         self.recorded = recorded
         self.list = directory / "list"
         self.baseline = directory / "baseline.d" / "demo.toml"
+        self.log = directory / _LOG
         self.records = 0
         self._approved = ""
         self.baseline.parent.mkdir()
@@ -73,7 +75,7 @@ class Stage:
 
 @contextlib.asynccontextmanager
 async def running_daemon(
-    directory: Path, broker_port: int, on_ready: Callable[[], None], on_end: Callable[[], None]
+    directory: Path, broker_port: int, on_end: Callable[[], None]
 ) -> AsyncIterator[Daemon]:
     """The daemon, following the list; ``on_end`` is called when it ends, whatever the reason.
 
@@ -81,22 +83,17 @@ async def running_daemon(
         DmimadError: it does not start, or has ended before it should.
     """
     settings = _settings(directory, broker_port)
-    with (directory / "daemon.log").open("a", encoding="utf-8") as file, _log_to(file) as log:
+    with (directory / _LOG).open("a", encoding="utf-8") as file, _log_to(file) as log:
         daemon = Daemon(settings, Outside(lambda: settings, {}), log)
-        ready = asyncio.Event()
-
-        def is_ready() -> None:
-            on_ready()
-            ready.set()
 
         def has_ended(_: asyncio.Task[None]) -> None:
             on_end()
-            ready.set()
+            daemon.ready.set()
 
-        task = asyncio.create_task(daemon.run(is_ready))
+        task = asyncio.create_task(daemon.run())
         task.add_done_callback(has_ended)
         try:
-            await ready.wait()
+            await daemon.ready.wait()
             _raise_if_ended(task)
             yield daemon
         except AdapterError:

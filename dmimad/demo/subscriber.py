@@ -25,6 +25,7 @@ from dmimad.demo.broker import ADDRESS
 
 #: More in one message is not from the daemon.
 MAX_PAYLOAD_BYTES = 256 << 10
+MAX_DURATION_SECONDS = 1e9
 _END_SECONDS = 2.0
 
 
@@ -123,4 +124,5 @@ def _integer(value: object) -> int | None:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """Seconds that can be shown."""
+    return float(value) if isinstance(value, int | float) and 0 <= value <= MAX_DURATION_SECONDS else None

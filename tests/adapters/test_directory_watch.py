@@ -4,7 +4,7 @@ Where `check_interval_seconds` is `NEVER`, nothing but inotify can have told; wh
 nothing but the slow check.  Debouncing is tested by the order of things only: a change while it waits
 for quiet belongs to the same item.
 """
-# ruff: noqa: ASYNC240 - the test is itself the writer: what it does to files is meant to happen between two awaits
+
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Where `check_interval_seconds` is `NEVER`, nothing but inotify can have told; where inotify is refused,
 nothing but the slow check.
 """
-# ruff: noqa: ASYNC240 - the test is itself the writer: what it does to files is meant to happen between two awaits
+
 
 from __future__ import annotations
 

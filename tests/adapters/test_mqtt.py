@@ -336,6 +336,8 @@ class TestOutage:
             async with subscribed_to(broker) as subscriber:
                 host.start(Settings(broker.port))
                 host.alert(*numbered(1, 10))
+                # What it has acknowledged a broker may lose when it is killed: wait until it has arrived.
+                await subscriber.wait_for_payloads(f"{ALERTS}/critical", numbered(1, 10))
                 await host.delivered()
                 broker.freeze()
                 host.alert(*numbered(11, 300))  # a window of it is sent, nothing acknowledged
@@ -438,7 +440,9 @@ class TestStatus:
                 async with aiomqtt.Client(
                     "127.0.0.1", broker.port, identifier=f"dmimad-{HOST}", protocol=aiomqtt.ProtocolVersion.V5
                 ):
-                    await subscriber.wait_for(lambda: b"offline" in subscriber.payloads(STATUS), "the will")
+                    await subscriber.wait_for(
+                        lambda: b"offline" in subscriber.payloads(STATUS), lambda: "the will"
+                    )
                     problem = await host.logged("mqtt_unavailable")
                 await subscriber.wait_for_last(STATUS, b"online")
         assert "the connection was cut" in problem["problem"]  # Debian 12's mosquitto does not say why

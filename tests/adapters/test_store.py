@@ -142,9 +142,7 @@ class TestCommit:
         store._db.execute("PRAGMA query_only = OFF")
         assert store.pending_count() == 1
 
-    def test_row_that_could_not_be_read_back_is_refused(
-        self, store: Store, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_row_that_could_not_be_read_back_is_refused(self, store: Store) -> None:
         store._db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1000)
         with pytest.raises(AdapterError, match="a row over"):
             store.commit(Commit({"v": "x" * 1000}))
@@ -355,7 +353,7 @@ class TestDamage:
             store.pending(0, 9)
 
     def test_another_program_that_holds_the_database_is_named_as_the_problem(
-        self, store: Store, directory: Path, monkeypatch: pytest.MonkeyPatch
+        self, store: Store, directory: Path
     ) -> None:
         store._db.execute("PRAGMA busy_timeout = 0")
         with closing(sqlite3.connect(directory / DATABASE_NAME, isolation_level=None)) as other:

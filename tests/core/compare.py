@@ -20,15 +20,15 @@ def differences(
     """Where the tracker is wrong, one line each.
 
     ``counts`` is added to: by part, how many comparisons were made (``exists`` …) and how many could not be,
-    because deduplication hides the part (``hidden exists`` …); ``hash moved`` are tables whose text changes by
-    itself after the load.
+    because deduplication hides the part (``hidden exists`` …); ``hash moved`` are tables whose text changes
+    by itself after the load.
     """
     left = {device.key: device for device in tracked}
     wrong: list[str] = []
     for expectation in sorted(expected, key=lambda expectation: Part.EXISTS not in expectation.known):
         found = _take(left, expectation)
         if expectation.device is None:
-            counts["ghosts"] += 1
+            counts["ghosts"] += expectation.number is not None
             continue
         for part in Part:
             counts[part.value if part in expectation.known else f"hidden {part.value}"] += 1
@@ -40,7 +40,11 @@ def differences(
         wrong += _compare(expectation, found, version, ordered, counts)
     # What is hidden of a device may have made two of it.
     hidden = {name for e in expected if Part.IDENTITY not in e.known for name in e.names}
-    wrong += [f"{device.name!r} ({device.key}) does not exist" for device in left.values() if device.name not in hidden]
+    wrong += [
+        f"{device.name!r} ({device.key}) does not exist"
+        for device in left.values()
+        if device.name not in hidden
+    ]
     return wrong
 
 

@@ -1,4 +1,4 @@
-"""A kernel that measures device-mapper, in Python: what dm does, and what dm-ima writes of it, in each dialect.
+"""A kernel that measures device-mapper: what dm does, and what dm-ima writes of it, in each dialect.
 
 Source: ``drivers/md/dm-ima.c`` and ``drivers/md/dm-ioctl.c`` of Linux 6.1 (``legacy``; ``v1`` is the same
 with other spellings) and 7.2 (``ordered``), and ``ima_add_template_entry``, which drops a record that is in
@@ -12,10 +12,11 @@ memory that is still in use; `Kernel.rename` refuses it).
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tests.core.lists import Item, boot, buffer
+from tests.core.lists import Item, boot, boot_aggregate, buffer, kernel_version
 from tests.core.recorded import TrueDevice
 from tests.core.truth import escaped, load_texts, metadata
 
@@ -84,19 +85,26 @@ class Mapped:
 class Kernel:
     """One boot.  ``items`` is the measurement list so far.
 
-    Names are bytes; numbers are ``major`` and the lowest free minor.  ``dropped`` counts the records that
-    were not written because they were in the list before.
+    Names are bytes; numbers are ``major`` and the lowest free minor.  ``dropped`` counts by event
+    the records that were not written because they were in the list before.  ``measuring`` is False
+    before an IMA policy asks for critical data: dm-ima keeps its books, and nothing is written.
     """
 
     def __init__(
-        self, dialect: str = "legacy", *, major: int = 254, start: Sequence[Item] | None = None, version: bytes = b""
+        self,
+        dialect: str = "legacy",
+        *,
+        major: int = 254,
+        start: Sequence[Item] | None = None,
+        version: bytes = b"",
     ) -> None:
         self.dialect = dialect
         self.major = major
         self.version = version or VERSIONS[dialect]
         self.items: list[Item] = list(boot(RELEASES[dialect]) if start is None else start)
         self.devices: dict[bytes, Mapped] = {}
-        self.dropped = 0
+        self.dropped: Counter[str] = Counter()
+        self.measuring = True
         self._known = {item.template_digest() for item in self.items}
 
     @property
@@ -151,7 +159,9 @@ class Kernel:
         text = device.active.metadata or b""
         if device.active.hash is not None:
             text += b"active_table_hash=" + self._label(device.active.hash) + b";"
-        self._measure("device_resume", self.version + (text or self._no_data(device, b"device_resume")), device)
+        self._measure(
+            "device_resume", self.version + (text or self._no_data(device, b"device_resume")), device
+        )
 
     def suspend(self, name: bytes) -> None:
         """Not measured."""
@@ -212,6 +222,16 @@ class Kernel:
         text += b"remove_all=y;" if all_of_them else b"remove_all=n;"
         self._measure("device_remove", self.version + text, device)
 
+    def kexec(self, aggregate: bytes, dialect: str | None = None) -> None:
+        """Another kernel takes over, with the list: what is in it is still not written again."""
+        self.dialect = dialect or self.dialect
+        self.version = VERSIONS[self.dialect] if dialect else self.version
+        self.devices = {}
+        for item in (boot_aggregate(aggregate), kernel_version(RELEASES[self.dialect])):
+            if item.template_digest() not in self._known:
+                self._known.add(item.template_digest())
+                self.items.append(item)
+
     def truth(self) -> tuple[TrueDevice, ...]:
         """What dmsetup would show."""
         return tuple(self._true(device) for device in self.devices.values())
@@ -240,8 +260,10 @@ class Kernel:
             text += b"current_device_capacity=%d;" % capacity
         item = buffer(event if self.dialect == "v1" else "dm_" + event, text)
         digest = item.template_digest()
+        if not self.measuring:
+            return
         if digest in self._known:
-            self.dropped += 1
+            self.dropped[event] += 1
             return
         self._known.add(digest)
         self.items.append(item)

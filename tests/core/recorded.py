@@ -45,13 +45,13 @@ class TrueDevice:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One step: what was done, and what was true afterwards."""
+    """One step: what was done, how long the list was and what was true afterwards."""
 
     label: str
     command: str
     table: str | None
     status: int
-    before: int
+    error: str
     after: int
     devices: tuple[TrueDevice, ...]
 
@@ -119,7 +119,7 @@ def _action(step: dict[str, Any]) -> Action:
         step["cmd"],
         step["table"],
         step["rc"],
-        step["count_before"],
+        step["err"],
         step["count_after"],
         tuple(_device(device) for device in step["devices"]),
     )
@@ -134,5 +134,5 @@ def _device(device: dict[str, str]) -> TrueDevice:
         device["attr"][0] == "L",
         device["attr"][1] == "I",
         device["attr"][2] == "s",
-        device["measure"],
+        device["measure"] if device["measure"].strip() else "",
     )

@@ -91,14 +91,18 @@ class _Instance:
     identities: set[Identity] = field(default_factory=set)
     measure: str = ""
     confused: bool = False
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What must be known of one device after a step; ``device`` None: it is gone, and that is hidden."""
+    """What must be known of one device after a step; ``device`` None: it is gone, and that is hidden.
+
+    A ghost without a number is a device that a rename of nobody knows which device may have made up.
+    """
 
     device: TrueDevice | None
-    number: Number
+    number: Number | None
     known: frozenset[Part]
     names: frozenset[bytes]
     identities: frozenset[Identity]
@@ -123,6 +127,7 @@ class _Reference:
         self._before: dict[Number, _Instance] = {}
         self._ghosts: list[_Instance] = []
         self._resumed: set[bytes] = set()
+        self._phantoms: set[bytes] = set()
 
     def step(self, action: Action, done: int) -> list[Expectation]:
         mentions = [mention(item) for item in self._records[done : action.after] if item.is_dm]
@@ -131,7 +136,7 @@ class _Reference:
         truth = {device.number: device for device in action.devices}
         for number in before.keys() - truth.keys():
             instance = before[number]
-            if not _of(mentions, instance, "device_remove"):
+            if instance.told and not _of(mentions, instance, "device_remove"):
                 self._ghosts.append(instance)
         for m in mentions:
             if m.event == "device_rename" and m.identity is None:
@@ -139,16 +144,23 @@ class _Reference:
         for number, device in truth.items():
             former = before.get(number)
             if former is not None and not self._same(former, device, mentions):
-                if not _of(mentions, former, "device_remove"):
+                if former.told and not _of(mentions, former, "device_remove"):
                     self._ghosts.append(former)
                 former = None  # or renamed, unrecorded: that looks the same
-            self._living[number] = former or self._began(device, before.get(number))
+            if former is None:
+                ghosts = [*self._ghosts, *([before[number]] if number in before else [])]
+                former = self._began(device, [ghost for ghost in ghosts if ghost.device.number == number])
+            self._living[number] = former
             self._observe(self._living[number], device, mentions)
         if not self._ordered:
             self._stale(mentions)
         self._ghosts = [ghost for ghost in self._ghosts if not _laid(ghost, mentions)]
         return [self._expect(instance) for instance in self._living.values()] + [
-            Expectation(None, ghost.device.number, frozenset(), _names(ghost), frozenset()) for ghost in self._ghosts
+            Expectation(None, number, frozenset(), names, frozenset())
+            for number, names in [
+                *((ghost.device.number, _names(ghost)) for ghost in self._ghosts),
+                *((None, frozenset({name})) for name in self._phantoms),
+            ]
         ]
 
     def _nameless(self, living: dict[Number, _Instance]) -> None:
@@ -162,6 +174,7 @@ class _Reference:
             for instance in possible:
                 instance.hidden |= set(Part)
                 instance.confused = True
+                self._phantoms |= _names(instance)
 
     @staticmethod
     def _same(instance: _Instance, device: TrueDevice, mentions: list[Mention]) -> bool:
@@ -169,13 +182,18 @@ class _Reference:
         old = (instance.device.name, instance.device.uuid)
         new = (device.name, device.uuid)
         removed = any(m.event == "device_remove" and m.number == device.number for m in mentions)
-        return not removed and (old == new or any(m.event == "device_rename" and m.new == new for m in mentions))
+        return not removed and (
+            old == new or any(m.event == "device_rename" and m.new == new for m in mentions)
+        )
 
     @staticmethod
-    def _began(device: TrueDevice, before: _Instance | None) -> _Instance:
+    def _began(device: TrueDevice, before: list[_Instance]) -> _Instance:
+        """A new device; one on the number of another whose removal was hidden cannot be told from that."""
         nothing = TrueDevice(device.name, device.uuid, device.number, False, False, False, "")
-        identities = set() if before is None else set(before.identities)
-        return _Instance(nothing, set(Part) - {Part.ACTIVE, Part.INACTIVE, Part.HASH}, identities)
+        hidden = set(Part) if before else set(Part) - {Part.ACTIVE, Part.INACTIVE, Part.HASH}
+        return _Instance(
+            nothing, hidden, {identity for instance in before for identity in instance.identities}
+        )
 
     def _observe(self, instance: _Instance, device: TrueDevice, mentions: list[Mention]) -> None:
         """Take the new truth over; what changed without a record is hidden, what a record tells is not."""
@@ -199,6 +217,7 @@ class _Reference:
             if (instance.confused and m.event != "table_load") or self._ambiguous(instance, m):
                 continue  # nobody can tell that it is this device
             instance.confused = False
+            instance.told = True
             if m.event == "device_remove":
                 hidden |= set(Part)  # it is there nevertheless: made again, unrecorded
             else:
@@ -209,9 +228,13 @@ class _Reference:
                 self._resumed.add(m.hash)
 
     def _stale(self, mentions: list[Mention]) -> None:
-        """Older kernels' records carry names of before, which may be another device's by now: it is hidden then."""
+        """Older kernels' records carry names of before; a device that has the name by now is hidden then."""
         for m in mentions:
             if m.identity is None or m.number is None or m.event == "table_load":
+                continue
+            known = self._before.get(m.number)
+            loaded = any(other.event == "table_load" and other.number == m.number for other in mentions)
+            if loaded or (known is not None and Part.IDENTITY not in known.hidden):
                 continue
             for instance in self._living.values():
                 if instance.device.name == m.identity[0] and instance.device.number != m.number:
@@ -273,7 +296,7 @@ def _told(m: Mention, device: TrueDevice, identity: Identity, *, ordered: bool) 
     told = {Part.EXISTS}
     if m.number is not None:
         told.add(Part.NUMBER)
-    # Older kernels write the name a table was loaded under in all but these, which need not be its device's now.
+    # In all but these, older kernels write the name a table was loaded under, whatever its device's is now.
     present = ordered or m.event in ("table_load", "device_rename") or m.number is None
     if present and identity == (m.identity if m.new is None else m.new):
         told.add(Part.IDENTITY)
@@ -297,10 +320,17 @@ def escaped(text: bytes) -> bytes:
 def metadata(identity: Identity, number: Number, num_targets: int) -> bytes:
     """Device metadata as dm-ima writes it."""
     name, uuid = (escaped(text) for text in identity)
-    return b"name=%s,uuid=%s,major=%d,minor=%d,minor_count=1,num_targets=%d;" % (name, uuid, *number, num_targets)
+    return b"name=%s,uuid=%s,major=%d,minor=%d,minor_count=1,num_targets=%d;" % (
+        name,
+        uuid,
+        *number,
+        num_targets,
+    )
 
 
-def load_texts(head: bytes, targets: Sequence[tuple[int, int, bytes]], *, ordered: bool) -> tuple[list[bytes], int]:
+def load_texts(
+    head: bytes, targets: Sequence[tuple[int, int, bytes]], *, ordered: bool
+) -> tuple[list[bytes], int]:
     """The records a load writes, and how many of its last targets are in none.
 
     ``head`` is version and metadata; ``targets`` are begin, length and text of each.
@@ -329,7 +359,7 @@ def measured_targets(measure: str) -> list[tuple[int, int, bytes]]:
 
 def table_hashes(version: bytes, expectation: Expectation, *, ordered: bool) -> set[bytes]:
     """The hash the active table must have, under each name it may have been loaded under."""
-    if expectation.device is None:
+    if expectation.device is None or expectation.number is None:
         return set()
     targets = measured_targets(expectation.device.measure)
     hashes = set()

@@ -18,7 +18,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 DEADLINE_SECONDS = 60.0
 
-Labels = Mapping[str, str]
+Series = tuple[str, frozenset[tuple[str, str]]]
 
 
 class DaemonProcess:
@@ -155,20 +155,20 @@ class DaemonProcess:
         assert head.startswith(b"HTTP/1.1 200 "), answer
         return body.decode()
 
-    async def metrics(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-        """(name, labels) -> value."""
+    async def metrics(self) -> dict[Series, float]:
+        """The value of every series; see `series`."""
         return samples(await self.scrape())
 
     async def metric(self, name: str, **labels: str) -> float | None:
         """One value; None if there is no such series."""
-        return (await self.metrics()).get((name, frozenset(labels.items())))
+        return (await self.metrics()).get(series(name, **labels))
 
     async def wait_for_metric(self, name: str, value: float, **labels: str) -> None:
         """Until that metric has that value; nothing tells when it changes, so it is looked at."""
         seen: float | None = None
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
-                while (seen := await self.metric(name, **labels)) != value:
+                while (seen := await self.metric(name, **labels)) != value:  # noqa: ASYNC110  # nor has HTTP
                     await asyncio.sleep(0.02)  # between two looks
         except TimeoutError:
             raise AssertionError(f"{name}{labels or ''} is {seen}, not {value}\n{self.log()}") from None
@@ -223,10 +223,15 @@ async def prepared(settings: Path) -> AsyncIterator[DaemonProcess]:
         await daemon.kill()
 
 
-def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """(name, labels) -> value of everything in a text of metrics."""
+def series(name: str, **labels: str) -> Series:
+    """A metric's name with its labels, as a key of `DaemonProcess.metrics`."""
+    return name, frozenset(labels.items())
+
+
+def samples(text: str) -> dict[Series, float]:
+    """The value of every series in a text of metrics."""
     return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
+        series(sample.name, **sample.labels): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+DEADLINE_SECONDS = 60.0
 
 
 class Host:
@@ -66,6 +69,28 @@ class Host:
         with self.list.open("ab", buffering=0) as stream:
             stream.write(data)
 
+    def position(self) -> int:
+        """Records the daemon has read, by what it has stored."""
+        checkpoints = [json.loads(document) for (document,) in self._rows("SELECT document FROM checkpoint")]
+        return int(checkpoints[0]["position"]["records"]) if checkpoints else 0
+
+    def devices(self) -> dict[str, dict[str, Any]]:
+        """The devices the daemon has stored, by key."""
+        return {key: json.loads(document) for key, document in self._rows("SELECT key, document FROM device")}
+
+    async def settled(self, records: int) -> None:
+        """Until the daemon has stored that it has read so many records, and all alerts are acknowledged.
+
+        Not by its metrics: those are a moment ahead of what is stored, and there is no alert without that.
+        """
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                while self.position() != records or self.outbox():  # noqa: ASYNC110  # SQLite has no event for it
+                    await asyncio.sleep(0.02)  # between two looks
+        except TimeoutError:
+            waiting = f"position {self.position()} of {records}, {len(self.outbox())} in the outbox"
+            raise AssertionError(f"not settled: {waiting}") from None
+
     def outbox(self) -> list[bytes]:
         """Payloads the daemon has stored and not seen acknowledged, in order."""
         return [payload for (payload,) in self._rows("SELECT payload FROM outbox ORDER BY seq")]
@@ -79,7 +104,10 @@ class Host:
         if not database.exists():
             return []
         with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=10)) as db:
-            return db.execute(query).fetchall()
+            made = db.execute(
+                "SELECT 1 FROM sqlite_schema"
+            ).fetchone()  # all tables are made in one transaction
+            return db.execute(query).fetchall() if made else []
 
     def _replace(self, path: Path, text: str) -> None:
         fresh = self.directory / (path.name + ".new")

@@ -6,6 +6,7 @@ Only as much of the formats as these tests need; see docs of IMA's ``ima-buf`` t
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -67,4 +68,4 @@ def _found(pattern: re.Pattern[bytes], lines: Iterable[bytes]) -> list[str]:
 def pieces(data: bytes, cuts: Sequence[int]) -> list[bytes]:
     """`data` cut at these places."""
     edges = [0, *sorted(set(cuts)), len(data)]
-    return [data[start:stop] for start, stop in zip(edges, edges[1:], strict=False) if start < stop]
+    return [data[start:stop] for start, stop in itertools.pairwise(edges) if start < stop]

@@ -1,4 +1,4 @@
-"""From a list that grows to the messages a subscriber gets: which, with what in them, and what is left behind.
+"""From a list that grows to the messages a subscriber gets: which, what is in them, what they leave behind.
 
 What is expected is written down by hand from the recorded list; hashes and digests are taken from its lines.
 """
@@ -22,8 +22,8 @@ CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
 FIRING, RESOLVED = "firing", "resolved"
 SEVERITIES = ("info", "warning", "critical")
 
-#: systematic-6.1 without the devices empty… and what follows the first five names: index in the list of the
-#: test -> index in the recorded one.  linear1 (0-19), both (20-23), alias1 (24-28), flip (29-33), other (34-36)
+#: The part of systematic-6.1 with the devices linear1 (to 19), both (20 to 23), alias1 (24 to 28), flip
+#: (29 to 33) and other (34 to 36), but without those called empty: the test's index -> the recorded one.
 RECORDS = [*range(20), *range(26, 43)]
 
 #: What each record brings: (code, status, subject, record).  -1: the records before there is any device.
@@ -41,7 +41,7 @@ STORY: dict[int, list[tuple[str, str, str, int | None]]] = {
     13: [("drift.active", RESOLVED, "linear1", 13), ("device.unexpected", FIRING, "linear=2", 11)],
     19: [("device.unexpected", RESOLVED, "linear=2", 19)],
     21: [("device.missing", RESOLVED, "both", 21)],
-    23: [("device.missing", FIRING, "both", None)],
+    23: [("device.missing", FIRING, "both", 23)],
     24: [("device.unexpected", FIRING, "alias1", 24)],
     28: [("device.unexpected", RESOLVED, "alias1", 28)],
     31: [("drift.inactive", FIRING, "flip", 31)],
@@ -98,13 +98,15 @@ class TestGrowingList:
                 expected += STORY.get(index, [])
                 found = await arrived(subscriber, len(expected))
                 assert [alert.summary for alert in found] == expected, f"after record {index}"
-            await daemon.wait_for_metric("dmimad_list_position", len(records))
-            await daemon.wait_for_metric("dmimad_outbox_pending", 0)
+            await host.settled(len(records))
             found = alerts(subscriber.messages)
             assert [alert.summary for alert in found] == expected
             assert [alert.sequence for alert in found] == list(range(1, len(expected) + 1))
             assert len({alert.id for alert in found}) == len(expected)
-            firing = {severity: await daemon.metric("dmimad_alerts_firing", severity=severity) for severity in SEVERITIES}
+            firing = {
+                severity: await daemon.metric("dmimad_alerts_firing", severity=severity)
+                for severity in SEVERITIES
+            }
             assert firing == {"info": 0, "warning": 1, "critical": 1}  # flip was removed; both is missing
             assert await daemon.terminate() == 0
 
@@ -163,11 +165,13 @@ class TestRetained:
         async with subscribed_to(broker) as subscriber, running(host.settings):
 
             async def after(count: int) -> dict[str, Any]:
-                """The document once the list has grown to `count` records, the last of which has changed a slot."""
+                """The document after `count` records, the last of which has changed a slot."""
                 nonlocal fed
                 host.append(b"".join(records[fed:count]))
                 fed = count
-                await subscriber.wait_for(lambda: count - 1 in slots(last_json(subscriber, topic)), topic)
+                await subscriber.wait_for(
+                    lambda: count - 1 in slots(last_json(subscriber, topic)), lambda: topic
+                )
                 document = last_json(subscriber, topic)
                 assert document is not None
                 return document
@@ -243,6 +247,7 @@ class TestProtocols:
             await daemon.wait_for_metric("dmimad_list_position", 20)
             await daemon.wait_for_log("mqtt_unavailable")
             assert await daemon.terminate() == 0
+        assert host.position() == 20
         waiting = host.outbox()
         assert len(waiting) >= 10
         shutil.copytree(host.state, tmp_path / "state-3")
@@ -252,7 +257,7 @@ class TestProtocols:
             with broker:
                 async with subscribed_to(broker) as subscriber, running(host.settings) as daemon:
                     await arrived(subscriber, len(waiting))
-                    await daemon.wait_for_metric("dmimad_outbox_pending", 0)
+                    await host.settled(20)
                     sent[protocol] = [m for m in subscriber.messages if "/alert/" in m.topic]
                 connected = [line for line in broker.lines if "dmimad-web-1 (p" in line]
                 assert connected

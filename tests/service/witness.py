@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import secrets
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -49,9 +50,15 @@ class Alert:
 
     @property
     def timeless(self) -> dict[str, Any]:
-        """All of it but what depends on when and where it was found."""
-        data = {key: value for key, value in self.event["data"].items() if key not in ("since", "duration_seconds")}
-        return {**self.event, "time": "", "source": "", "data": data}
+        """All of it but what depends on when and on which host it was found."""
+        event = {key: value for key, value in self.event.items() if key not in ("time", "source")}
+        if event["subject"] == self.event["source"]:
+            event["subject"] = ""  # no device
+        data = self.event["data"].items()
+        return {
+            **event,
+            "data": {key: value for key, value in data if key not in ("since", "duration_seconds")},
+        }
 
 
 def alerts(messages: Iterable[Received]) -> list[Alert]:
@@ -73,8 +80,23 @@ def first_arrivals(arrived: Iterable[Alert]) -> list[Alert]:
 
 async def arrived(subscriber: Subscriber, count: int) -> list[Alert]:
     """The alerts that have come, once there are `count` different ones."""
-    await subscriber.wait_for(lambda: len(first_arrivals(alerts(subscriber.messages))) >= count, f"{count} alerts")
-    return first_arrivals(alerts(subscriber.messages))
+
+    def found() -> list[Alert]:
+        return first_arrivals(alerts(subscriber.messages))
+
+    await subscriber.wait_for(lambda: len(found()) >= count, lambda: f"alert {count}, after {found()[-1:]}")
+    return found()
+
+
+async def all_arrived(broker: Broker, subscriber: Subscriber) -> None:
+    """Until `subscriber` has all that the broker has acknowledged so far.
+
+    A message of our own goes the same way after them, and mosquitto keeps the order.
+    """
+    mark = secrets.token_bytes(8)
+    async with aiomqtt.Client("127.0.0.1", broker.port) as client:
+        await client.publish("test/mark", mark, qos=1)
+    await subscriber.wait_for_payloads("test/mark", [mark])
 
 
 def retained(messages: Iterable[Received]) -> dict[str, bytes]:
