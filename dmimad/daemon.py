@@ -70,6 +70,10 @@ def load_supported(file: Path | None) -> Settings:
     return settings
 
 
+class _Replaced(Exception):
+    """Another file is in the place of the list's: the same list, or another."""
+
+
 class Daemon:
     """One run of the daemon.
 
@@ -87,6 +91,7 @@ class Daemon:
         self._service = ServiceManager(outside.environ, log=log)
         self._source = self._make_source()
         self._watch = self._make_watch()
+        self._watching: asyncio.Task[None] | None = None
         baseline = read_baseline(Path(settings.baseline.directory))
         self._monitor = Monitor(_policy(settings), baseline, self._boot())
         self._store = Store.open(Path(settings.state.directory))
@@ -101,7 +106,7 @@ class Daemon:
         self._count: int | None = None
         self._source_up = False
         self._ever_read = False
-        self._reload_ok = True
+        self._settings_ok = self._baseline_ok = True
         self._store_problem = ""
         self._broken = ""
 
@@ -131,17 +136,17 @@ class Daemon:
                     group.create_task(self._follow(offset), name="pipeline"),
                     group.create_task(self._keep_time(), name="alert timer"),
                     group.create_task(self._keep_reloading(), name="reload"),
-                    group.create_task(self._watch_baseline(), name="baseline watch"),
                     group.create_task(self._feed_watchdog(), name="watchdog"),
                 ]
-                self._start_publisher(group)
                 self._group = group
+                self._watching = group.create_task(self._watch_baseline(), name="baseline watch")
+                self._start_publisher()
                 self._service.ready(f"following {self.settings.source.path}")
                 self.ready.set()
                 await self._stop.wait()
                 self._service.stopping()
                 self._log.info("stopping")
-                for task in (*tasks, self._publishing):
+                for task in (*tasks, self._watching, self._publishing):
                     if task is not None:
                         task.cancel()
         finally:
@@ -201,6 +206,9 @@ class Daemon:
                 self._log.info("reading_from_start", reason=str(error))
                 self._monitor.start_over(self._boot(), self._outside.wall_clock(), str(error))
                 offset = 0
+            except _Replaced:
+                # A mirror may well put a grown copy in the place of the former one each time.
+                offset = self._monitor.recognise_again()
 
     async def _consume(self, events: object) -> None:
         committed_at = self._outside.monotonic()
@@ -226,6 +234,8 @@ class Daemon:
             self._ever_read = self._source_up = True
             self._monitor.caught_up(now)
         elif isinstance(event, Restarted):
+            if event.reason == "replaced" and not self._monitor.broken:
+                raise _Replaced
             self._log.warning("list_restarted", reason=event.reason)
             self._monitor.start_over(self._boot(), now, event.reason)
         elif isinstance(event, Unavailable):
@@ -240,7 +250,8 @@ class Daemon:
             self._broken = self._monitor.broken
             if self._broken:
                 self._log.error("list_unreadable", problem=self._broken)
-                self._source_up = False
+        if self._broken:
+            self._source_up = False
 
     def _commit(self, began: float | None = None) -> None:
         """Store what there is; if that fails, it is kept and tried again."""
@@ -290,23 +301,27 @@ class Daemon:
                 self._commit()
 
     async def _watch_baseline(self) -> None:
-        while True:
-            watch = self._watch
-            async with aclosing(watch.changes()) as changes:
-                async for _ in changes:
-                    self._reload_baseline()
-                    if watch is not self._watch:
-                        break
+        async with aclosing(self._watch.changes()) as changes:
+            async for _ in changes:
+                self._reload_baseline()
+
+    async def _watch_elsewhere(self) -> None:
+        """The baseline directory is another one."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
+        self._watch = self._make_watch()
+        self._watching = self._group.create_task(self._watch_baseline(), name="baseline watch")
 
     def _reload_baseline(self) -> bool:
         """Another baseline, or the last good one if this one is refused."""
         try:
             baseline = read_baseline(Path(self.settings.baseline.directory))
         except (BaselineError, AdapterError) as error:
-            self._reload_ok = False
+            self._baseline_ok = False
             self._log.error("baseline_refused", problem=str(error), kept="the last good one")
             return False
-        self._reload_ok = True
+        self._baseline_ok = True
         if baseline != self._monitor.baseline:
             self._monitor.set_baseline(baseline, self._outside.wall_clock())
             self._log.info("baseline_loaded", entries=len(baseline.entries))
@@ -320,8 +335,9 @@ class Daemon:
             self._service.reloading()
             try:
                 await self._reload_settings()
+                self._settings_ok = True
             except DmimadError as error:
-                self._reload_ok = False
+                self._settings_ok = False
                 self._log.error("reload_refused", problem=str(error), kept="the settings in force")
             self._service.ready()
 
@@ -337,6 +353,8 @@ class Daemon:
             self._log.warning("restart_needed", sections=waiting)
         self.settings = replace(new, **{name: before for name, (before, _) in fixed.items()})
         self._outside.set_log_level(self.settings.log.level)
+        if new.baseline.directory != old.baseline.directory:
+            await self._watch_elsewhere()
         if self._reload_baseline():
             self._log.info("reloaded")
         self._monitor.set_policy(_policy(self.settings), self._outside.wall_clock())
@@ -344,11 +362,11 @@ class Daemon:
         if new.mqtt != old.mqtt and self._publishing is not None:
             self._publishing.cancel()
             await asyncio.wait([self._publishing])
-            self._start_publisher(self._group)
+            self._start_publisher()
         elif new.mqtt != old.mqtt:
-            self._start_publisher(self._group)
+            self._start_publisher()
 
-    def _start_publisher(self, group: asyncio.TaskGroup) -> None:
+    def _start_publisher(self) -> None:
         self._publisher = self._publishing = None
         if self.settings.mqtt.enabled:
             self._publisher = Publisher(
@@ -359,7 +377,7 @@ class Daemon:
                 log=self._log,
                 random=self._outside.random,
             )
-            self._publishing = group.create_task(self._publisher.run(), name="publisher")
+            self._publishing = self._group.create_task(self._publisher.run(), name="publisher")
 
     async def _feed_watchdog(self) -> None:
         interval = self._service.keepalive_interval_seconds
@@ -395,7 +413,7 @@ class Daemon:
             outbox_pending=self._store.pending_count(),
             outbox_dead=self._store.dead_count(),
             mqtt_connected=self._publisher is not None and self._publisher.connected,
-            reload_ok=self._reload_ok,
+            reload_ok=self._settings_ok and self._baseline_ok,
             source_up=self._source_up,
         )
 

@@ -328,13 +328,12 @@ def _opened(path: str) -> Iterator[BinaryIO]:
         yield sys.stdin.buffer
         return
     try:
-        with Path(path).open("rb") as stream:
-            yield stream
+        stream = Path(path).open("rb")  # noqa: SIM115  # closed below; only opening is translated
     except OSError as error:
-        if error.filename is None and error.errno is None:
-            raise
         remedy = "read it as root" if isinstance(error, PermissionError) else ""
         raise AdapterError(error.strerror or str(error), path, remedy) from error
+    with stream:
+        yield stream
 
 
 def _with_progress(stream: BinaryIO, terminal: TextIO) -> Iterator[bytes]:

@@ -21,6 +21,8 @@ from dmimad.core.finding import Finding, Severity
 
 #: Resolved alerts remembered, so that one that comes back is told from one that is read again.
 MAX_RESOLVED = 10_000
+#: The end of the year 9999, in Unix seconds: later times cannot be written as RFC 3339.
+MAX_SECONDS = 253_402_300_799
 
 
 class Status(enum.StrEnum):
@@ -248,6 +250,8 @@ def alert_from_document(key: str, document: Mapping[str, object]) -> Alert:
             {str(name): str(value) for name, value in data.items()},
         )
         times = [float(str(document[name])) for name in ("since", "changed")]
+        if not all(0 <= seconds <= MAX_SECONDS for seconds in times):
+            raise MalformedError("a stored alert is damaged")
         state = State(str(document["state"]))
         return Alert(
             key,

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dmimad.core.device import Device, Dialect
 from dmimad.core.errors import MalformedError
 from dmimad.core.event import Identity, Metadata
-from dmimad.core.measurement import ByteOrder
+from dmimad.core.measurement import BANK_OF_DIGEST_SIZE, ByteOrder
 from dmimad.core.reader import ListFormat, Position
 from dmimad.core.table import Fragment, LoadAssembly, Table
 
@@ -93,7 +93,11 @@ def read_position(document: Document) -> Position:
     form: ListFormat | None = None
     if document.get("format") is not None:
         ascii_form, digest_bytes, order = (*items(document["format"]), None, None, None)[:3]
-        if order not in ("little", "big") or not isinstance(ascii_form, bool):
+        if (
+            order not in ("little", "big")
+            or not isinstance(ascii_form, bool)
+            or integer(digest_bytes) not in BANK_OF_DIGEST_SIZE
+        ):
             raise MalformedError("the stored list format is damaged")
         known: ByteOrder = "little" if order == "little" else "big"
         form = ListFormat(ascii_form, integer(digest_bytes), known)

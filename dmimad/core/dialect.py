@@ -46,12 +46,9 @@ class DialectEvidence:
         self._settle()
 
     def new_kernel(self) -> None:
-        """Another kernel writes from here on (kexec).
-
-        If it is another version it says so, and `see_kernel` begins anew; the record of the same one is dropped.
-        """
-        if self._kernel is None:
-            self._reset()
+        """Another kernel writes from here on (kexec)."""
+        self._kernel = None
+        self._reset()
 
     @property
     def proven(self) -> Dialect | None:
@@ -99,10 +96,7 @@ class DialectEvidence:
     def see_kernel(self, release: bytes) -> None:
         """The ``kernel_version`` record."""
         match = _NUMBERS.match(release)
-        kernel = None if match is None else (int(match[1]), int(match[2]))
-        if self._kernel is not None and kernel != self._kernel:
-            self._reset()
-        self._kernel = kernel
+        self._kernel = None if match is None else (int(match[1]), int(match[2]))
         self._settle()
 
     def prove(self, dialect: Dialect, proof: str) -> None:

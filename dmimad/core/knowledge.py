@@ -3,10 +3,12 @@
 Source: ``ima_lookup_digest_entry`` in ``security/integrity/ima/ima_queue.c``: a record whose
 template digest is already in the list is dropped.  So what is missing from the list can only be
 what was in it before, and that is what is remembered here: which tables were loaded, which were
-made active, which devices went, in forms small enough to keep for a whole boot.
+made active, which devices went, in forms small enough to keep for a whole boot.  Records carried
+over by kexec do not count (``ima_restore_measurement_entry`` leaves them out of the hash table).
 
-Every addition is also noted as a *fact*, ``(kind, value)``, to be stored; feeding the facts
-back in order gives the same knowledge again.  Nothing here judges.
+Every addition is also noted as a *fact*, ``(kind, value)``, to be stored; feeding the facts back
+gives the same knowledge again.  They may be stored as a set: no two are equal, and those whose
+order matters carry a number.  Nothing here judges.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from dmimad.core.table import Fragment, FragmentStore
 
 #: Facts of each kind kept; beyond that a missing record can no longer be proven to be one.
 MAX_FACTS_PER_KIND = 262_144
+
+#: Kinds of facts whose order matters: a number comes before their other parts.
+_ORDERED = ("resumed", "fragment")
 
 #: ``(kind, value)``, value made by `pack`.
 Fact = tuple[str, bytes]
@@ -35,6 +40,12 @@ class Knowledge:
     """
 
     def __init__(self, *, keep_facts: bool) -> None:
+        self._keep = keep_facts
+        self._fresh: list[Fact] = []
+        self.begin(1)
+
+    def begin(self, boot: int) -> None:
+        """Forget everything: the list's ``boot``-th boot begins, and facts of others are not its own."""
         self.records: set[bytes] = set()
         self.loaded: set[bytes] = set()
         self.resumed: set[bytes] = set()
@@ -44,8 +55,9 @@ class Knowledge:
         self.last_active: dict[Metadata, bytes] = {}
         self.fragments = FragmentStore()
         self.overflowed = False
-        self._keep = keep_facts
-        self._fresh: list[Fact] = []
+        self._resumes = 0
+        self._serial = 0
+        self._suffix = "" if boot <= 1 else f"@{boot}"
 
     def take_facts(self) -> list[Fact]:
         """Facts added since the last call, in order."""
@@ -53,16 +65,30 @@ class Knowledge:
         return fresh
 
     def restore(self, facts: Iterable[Fact]) -> None:
-        """Take stored facts in, in the order they were made.
+        """Take stored facts in, in any order.
 
         Raises:
             MalformedError: a fact that was never made here.
         """
+        ordered: list[tuple[int, str, list[bytes]]] = []
         try:
             for kind, value in facts:
-                self._restore(kind, unpack(value))
+                name, at, boot = kind.partition("@")
+                if at + boot != self._suffix:
+                    continue
+                parts = unpack(value)
+                if name in _ORDERED:
+                    ordered.append((int(parts[0]), name, parts[1:]))
+                else:
+                    self._restore(name, parts)
+            for serial, kind, parts in sorted(ordered):
+                self._restore(kind, parts)
+                self._serial = serial
         except (ValueError, IndexError) as error:
             raise MalformedError("a stored fact is damaged") from error
+        known: tuple[Sized, ...] = (self.records, self.loaded, self.removed, self.renamed)
+        if max(self._resumes, *map(len, known)) >= MAX_FACTS_PER_KIND:
+            self.overflowed = True  # it may have been, and that is no fact
 
     def _restore(self, kind: str, parts: list[bytes]) -> None:
         if kind == "record":
@@ -72,6 +98,7 @@ class Knowledge:
         elif kind == "resumed":
             self.resumed.add(parts[0])
             self.last_active[_metadata(parts[1:])] = parts[0]
+            self._resumes += 1
         elif kind == "removed":
             self.removed.add(((int(parts[0]), int(parts[1])) if parts[0] else None, parts[2]))
         elif kind == "renamed":
@@ -104,19 +131,23 @@ class Knowledge:
 
     def note_resume(self, table_hash: bytes, metadata: Metadata) -> None:
         """A table was reported active by a resume."""
-        if self.last_active.get(metadata) != table_hash and self._room(self.last_active):
-            self.resumed.add(table_hash)
-            self.last_active[metadata] = table_hash
-            if self._keep:
-                self._note("resumed", table_hash, *_parts(metadata))
+        if self.last_active.get(metadata) == table_hash:
+            return
+        if self._resumes >= MAX_FACTS_PER_KIND:
+            self.overflowed = True
+            return
+        self._resumes += 1
+        self.resumed.add(table_hash)
+        self.last_active[metadata] = table_hash
+        if self._keep:
+            self._note("resumed", self._next(), table_hash, *_parts(metadata))
 
     def note_removal(self, number: tuple[int, int] | None, name: bytes) -> None:
         """A device went."""
         if (number, name) not in self.removed and self._room(self.removed):
             self.removed.add((number, name))
             if self._keep:
-                major, minor = (b"%d" % number[0], b"%d" % number[1]) if number else (b"", b"")
-                self._note("removed", major, minor, name)
+                self._note("removed", *_number_parts(number), name)
 
     def note_rename(self, number: tuple[int, int] | None, new: Identity) -> None:
         """A device was renamed; without ``number`` the record does not say which one."""
@@ -133,13 +164,18 @@ class Knowledge:
     def note_fragment(self, metadata: Metadata, fragment: Fragment) -> None:
         """A record of a load that has several."""
         self.fragments.add(metadata, fragment)
-        self._note(
-            "fragment", b"%d" % fragment.first, b"%d" % fragment.last, fragment.text, *_parts(metadata)
-        )
+        if self._keep:
+            first, last, text = fragment
+            self._note("fragment", self._next(), b"%d" % first, b"%d" % last, text, *_parts(metadata))
+
+    def _next(self) -> bytes:
+        """The number of a fact whose order matters."""
+        self._serial += 1
+        return b"%d" % self._serial
 
     def _note(self, kind: str, *parts: bytes) -> None:
         if self._keep:
-            self._fresh.append((kind, pack(parts)))
+            self._fresh.append((kind + self._suffix, pack(parts)))
 
     def _room(self, known: Sized) -> bool:
         if len(known) < MAX_FACTS_PER_KIND:

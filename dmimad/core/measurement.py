@@ -67,7 +67,7 @@ _SHA256_NAME_AT = 48
 _LENGTH_LITTLE = struct.Struct("<I").unpack_from
 _LENGTH_BIG = struct.Struct(">I").unpack_from
 _LINE = re.compile(
-    rb"([0-9]{1,2}) ([0-9a-f]{40}|[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128}) ([!-~]{1,255}) (.*)", re.DOTALL
+    rb"([ 0-9]?[0-9]) ([0-9a-f]{40}|[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128}) ([!-~]{1,255}) (.*)", re.DOTALL
 )
 
 
@@ -84,7 +84,8 @@ class Measurement:
     """One record of the list.
 
     ``data`` is the template data as the kernel hashed it (rebuilt, if the list is ASCII), or
-    None where an ASCII record of an unknown template cannot be rebuilt.
+    None where an ASCII record of an unknown template cannot be rebuilt.  Of the old template it is
+    the digest and the name, without the length that the binary list has between them.
     """
 
     index: int
@@ -99,7 +100,7 @@ class Measurement:
     @property
     def is_violation(self) -> bool:
         """All-zero template digest: IMA saw a file change while it was measured."""
-        return not any(self.template_digest)
+        return bool(self.template_digest) and not any(self.template_digest)
 
     def fields(self) -> tuple[bytes, ...]:
         """The fields of the template data, in order, as raw bytes.
@@ -224,6 +225,8 @@ def _rebuild(template: bytes, identifiers: tuple[str, ...], text: bytes, order: 
 
 def _field_bytes(field: str, value: bytes, order: ByteOrder) -> bytes:
     """One printed field -> its bytes in the template data."""
+    if not value and field not in _NAME_FIELDS:
+        return b""  # of an empty field nothing is printed, not even of a number; a name has its NUL
     if field in _NAME_FIELDS or field in _STRING_FIELDS:
         return value + b"\0"
     try:

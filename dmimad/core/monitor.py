@@ -145,6 +145,13 @@ class Monitor:
                     raise MalformedError("stored evidence is damaged")
                 self._evidence[key][int(index)] = (str(pair[0]), str(pair[1]))
 
+    def recognise_again(self) -> int:
+        """The list may be another one now: as `resume`, for what this process has read itself."""
+        position = self._reader.position
+        self._reader = ListReader(position)
+        self._verify = (position, b"") if position.records else None
+        return position.offset - position.last_length
+
     def start_over(self, boot: str, now: float, reason: str = "") -> None:
         """Read the list from its first byte; alerts of before stay until that is done.
 
@@ -187,7 +194,7 @@ class Monitor:
         self._verify = None
         record, digest = seen[: position.last_length], position.last_digest
         if position.format is not None and position.format.ascii:
-            fits = record.split(b" ", 2)[1:2] == [digest.hex().encode()]
+            fits = record.split(None, 2)[1:2] == [digest.hex().encode()]
         else:
             fits = record[4 : 4 + len(digest)] == digest
         if digest and not fits:
@@ -195,7 +202,13 @@ class Monitor:
         return seen[position.last_length :]
 
     def caught_up(self, now: float) -> None:
-        """Everything in the list has been fed."""
+        """Everything in the list has been fed.
+
+        Raises:
+            ResumeError: the list ends before the checkpoint does; `start_over`, and read from byte 0.
+        """
+        if self._verify is not None:
+            raise ResumeError("the list ends before the checkpoint")
         self.last_read = now
         self._blind_since = None
         if not self._caught_up:
@@ -365,15 +378,11 @@ class Monitor:
     def _cease_others(self, now: float) -> None:
         """The list has been read: what an earlier reading left and this one does not show has ended."""
         current = {key for keys in self._conditions.values() for key in keys}
-        names = {printable(device.name) for device in self._tracker.devices}
         for alert in list(self._book.holding()):
-            kind, _, rest = alert.key.partition("|")
+            kind = alert.key.partition("|")[0]
             if kind == "missing":
                 self._conditions.setdefault("", set()).add(alert.key)
-            elif kind == "removed":
-                if rest in names:
-                    self._book.cease(alert.key, now=now, record=None)
-            elif alert.key not in current and kind != self._scope:
+            elif kind not in ("removed", self._scope) and alert.key not in current:
                 self._book.cease(alert.key, now=now, record=None)
 
     def _count(self, finding: Finding) -> None:

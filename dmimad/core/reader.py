@@ -43,12 +43,11 @@ DEFAULT_BANKS: Final = ("sha1", "sha256")
 MAX_LINES_PER_RECORD: Final = 8
 
 _BOOT_AGGREGATE = b"boot_aggregate"
-#: Template data of a boot_aggregate record is shorter: a digest, the name, an empty signature.
-_BOOT_AGGREGATE_BYTES = 112
+#: Template data of a boot_aggregate record is shorter: a digest, the name, other fields all empty.
+_BOOT_AGGREGATE_BYTES = 128
 #: Two empty fields; less is looked at by the careful loop.
 _SMALLEST_DATA_BYTES = 8
-_ASCII_START = re.compile(rb"[0-9]{1,2} [0-9a-f]{40}")
-_ASCII_START_BYTES = 44
+_ASCII_START = re.compile(rb"[ 0-9]?[0-9] ([0-9a-f]{40,})")
 _TEMPLATE_NAME = re.compile(rb"[a-z0-9][a-z0-9|_-]*")
 
 
@@ -109,7 +108,7 @@ class ListReader:
     ) -> None:
         start = start or Position()
         self._verify = verify
-        self._limit = -1 if limit is None else max(limit, 0)
+        self._limit = -1 if limit is None else max(limit, start.records)
         self.broken: MalformedError | None = None
         self.matches: dict[str, int | None] = dict.fromkeys(watch or {})
         self._watch = dict(watch or {})
@@ -120,8 +119,10 @@ class ListReader:
         self._last_length = start.last_length
         self._last_digest = start.last_digest
         self._violations = start.violations
+        # A bank that was not replayed from the first record on is lost, whatever the PCR.
+        new = dict.fromkeys(range(MAX_PCR + 1)) if start.records else {}
         self._pcrs: dict[str, dict[int, bytes | None]] = {
-            bank: dict(start.pcrs.get(bank, {})) for bank in (*banks, *self._watch)
+            bank: dict(start.pcrs.get(bank, new)) for bank in (*banks, *self._watch)
         }
         for bank, values in self._pcrs.items():
             values.setdefault(IMA_PCR, bytes(hashlib.new(bank).digest_size))
@@ -316,20 +317,23 @@ class ListReader:
         if not 0 < name_bytes <= MAX_TEMPLATE_NAME_BYTES:
             raise MalformedError("no template name where one should be", offset=self._offset)
         start = at + fixed + name_bytes + 4
-        template = buffer[at + fixed : at + fixed + name_bytes]
+        if start > len(buffer):
+            return self._wait_for(start - at)
+        template = buffer[at + fixed : start - 4]
         if template == b"ima":
-            # The old template has no length of data, but 20 bytes of digest, u32, name.
-            start -= 4
-            stop = start + 24 + int.from_bytes(buffer[start + 20 : start + 24], order)
+            start += 20  # The old template has no length of data, but 20 bytes of digest, u32, name.
         else:
             self._learn_layout(form, name_bytes)
-            stop = start + int.from_bytes(buffer[start - 4 : start], order)
+        stop = start + int.from_bytes(buffer[start - 4 : start], order)
         if stop - start > MAX_TEMPLATE_DATA_BYTES:
             raise MalformedError("template data is longer than any real one", offset=self._offset)
-        if max(stop, start + 24 * (template == b"ima")) > len(buffer):
-            return self._wait_for(max(stop, start) - at)
+        if stop > len(buffer):
+            return self._wait_for(stop - at)
         pcr, digest = int.from_bytes(buffer[at : at + 4], order), buffer[at + 4 : at + 4 + form.digest_bytes]
-        self._take(Measurement(self._records, pcr, digest, template, buffer[start:stop], order))
+        data = buffer[start:stop]
+        if template == b"ima":
+            data = buffer[start - 24 : start - 4] + data
+        self._take(Measurement(self._records, pcr, digest, template, data, order))
         self._passed(1, stop, at, digest)
         return True
 
@@ -358,14 +362,14 @@ class ListReader:
         """Take the record that the line up to ``stop`` begins; False to wait for more lines."""
         buffer, at = self._buffer, self._at
         record, good = self._parse(buffer[at:stop])
+        if not good and stop == len(buffer):
+            return False  # cut short: `close` says that the list ends inside a record
         if not good and (record is None or record.template != b"ima-buf"):
             joined, wait = self._join(at, stop)
             if joined is not None:
                 record, stop = joined
             elif wait and not final:
                 return False
-            elif stop >= len(buffer) and record is None:
-                return False  # `close` says that the list ends inside a record
         digest = b""
         if record is None:
             reason = "not a line of a measurement list"
@@ -386,8 +390,10 @@ class ListReader:
         buffer = self._buffer
         for _ in range(MAX_LINES_PER_RECORD - 1):
             began, stop = stop + 1, buffer.find(b"\n", stop + 1)
-            if stop < 0 or stop - position > MAX_LINE_BYTES:
-                return None, stop < 0
+            if (len(buffer) if stop < 0 else stop) - position > MAX_LINE_BYTES:
+                break
+            if stop < 0:
+                return None, True
             record, good = self._parse(buffer[position:stop])
             if record is not None and good:
                 return (record, stop), False
@@ -459,12 +465,21 @@ class ListReader:
         ):
             reason = f"the template digest is not the {bank} of the template data"
             self._out.append(replace(record, fault=Fault.TEMPLATE_DIGEST, reason=reason))
-        elif record.template == b"ima-buf" or (record.data is not None and _BOOT_AGGREGATE in record.data):
+        elif record.template == b"ima-buf" or _begins_boot(record):
             self._out.append(record)
 
     def _matched(self, bank: str, index: int) -> None:
         if self.matches[bank] is None:
             self.matches[bank] = index
+
+
+def _begins_boot(record: Measurement) -> bool:
+    """Whether the hot loop would hand a record out for its name."""
+    if record.data is None or len(record.data) >= _BOOT_AGGREGATE_BYTES:
+        return False
+    low = 0 if record.order == "little" else 3
+    name_at = 20 if record.template == b"ima" else 8 + int.from_bytes(record.data[low : low + 1], "big")
+    return record.data.startswith(_BOOT_AGGREGATE, name_at)
 
 
 def _tells_order(record: Measurement) -> bool:
@@ -482,10 +497,10 @@ def detect_format(head: bytes, *, final: bool) -> ListFormat | None:
     Binary headers do not say the digest's size or the byte order: the place where a sensible
     template name stands does.
     """
-    if _ASCII_START.match(head):
-        digits = len(head.split(b" ", 2)[1])
+    start = _ASCII_START.match(head)
+    if start is not None:
         if len(head) >= 140 or final or b"\n" in head:
-            size = digits // 2
+            size = len(start[1]) // 2
             return ListFormat(True, size if size in BANK_OF_DIGEST_SIZE else 20, "little")
         return None
     for size in BANK_OF_DIGEST_SIZE:

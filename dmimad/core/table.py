@@ -74,7 +74,7 @@ def parse_targets(texts: tuple[bytes, ...]) -> tuple[Target, ...]:
 def _targets_of(text: bytes) -> Iterator[Target]:
     matches = list(_TARGET.finditer(text))
     ends = [match.start() for match in matches[1:]] + [len(text)]
-    for match, end in zip(matches, ends, strict=True):
+    for match, end in zip(matches, ends, strict=False):  # without targets there is an end too many
         body = text[match.end() : end].rstrip(b"\0").removesuffix(b";")
         pairs = tuple(_pair(part) for part in _ATTRIBUTE.split(body)) if body else ()
         name = pairs[0][1] if pairs and pairs[0][0] == "target_name" else None
@@ -108,7 +108,9 @@ class FragmentStore:
         self.evicted = False
 
     def add(self, metadata: Metadata, fragment: Fragment) -> None:
-        """Remember a part."""
+        """Remember a part; one without targets leads nowhere and is not kept."""
+        if fragment.last < fragment.first:
+            return
         self._parts.setdefault(metadata, []).append(fragment)
         self._parts.move_to_end(metadata)
         self._bytes += len(fragment.text)
@@ -121,33 +123,38 @@ class FragmentStore:
 
     def leading_to(self, metadata: Metadata, index: int) -> tuple[Fragment, ...] | None:
         """The newest parts that cover targets 0 to ``index - 1``; None if there are none."""
-        for chain in self._chains(metadata, index):
-            return chain
-        return None
+        return next((chain for chain, _ in self._chains(metadata, index)), None)
 
     def matching(self, metadata: Metadata, table_hash: bytes) -> tuple[Fragment, ...] | None:
         """The parts whose text has ``table_hash``, with all targets or all but the last."""
         for stop in (metadata.num_targets, metadata.num_targets - 1):
-            for chain in self._chains(metadata, stop):
-                if hashlib.sha256(b"".join(part.text for part in chain)).digest() == table_hash:
+            for chain, digest in self._chains(metadata, stop):
+                if digest == table_hash:
                     return chain
         return None
 
-    def _chains(self, metadata: Metadata, stop: int) -> Iterator[tuple[Fragment, ...]]:
-        """Sequences of parts from target 0 to before ``stop``, newest parts first, a bounded number."""
+    def _chains(self, metadata: Metadata, stop: int) -> Iterator[tuple[tuple[Fragment, ...], bytes]]:
+        """Sequences of parts from target 0 to before ``stop`` and their hashes, newest parts first.
+
+        At most `MAX_COMBINATIONS` parts are looked at, each of them hashed once.
+        """
         starting: dict[int, list[Fragment]] = {}
-        for part in reversed(self._parts.get(metadata, [])):
+        for part in self._parts.get(metadata, []):
             starting.setdefault(part.first, []).append(part)
-        stack: list[tuple[Fragment, ...]] = [(part,) for part in reversed(starting.get(0, []))]
+        stack: list[tuple[tuple[Fragment, ...], hashlib._Hash]] = [
+            ((part,), hashlib.sha256()) for part in starting.get(0, [])
+        ]
         for _ in range(MAX_COMBINATIONS):
             if not stack:
                 return
-            chain = stack.pop()
+            chain, before = stack.pop()
+            hashed = before.copy()
+            hashed.update(chain[-1].text)
             after = chain[-1].last + 1
             if after == stop:
-                yield chain
+                yield chain, hashed.digest()
             elif after < stop:
-                stack.extend((*chain, part) for part in reversed(starting.get(after, [])))
+                stack.extend(((*chain, part), hashed) for part in starting.get(after, []))
 
 
 @dataclass(slots=True)

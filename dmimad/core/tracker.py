@@ -79,6 +79,7 @@ class Tracker:
         self.since_boot = False
         self.boots = 0
         self.dm_records = 0
+        self._dm_records_before = 0
         self._by_number: dict[tuple[int, int], Device] = {}
         self._by_name: dict[bytes, Device] = {}
         self._loads: dict[str, LoadAssembly] = {}
@@ -110,6 +111,7 @@ class Tracker:
             "since_boot": self.since_boot,
             "boots": self.boots,
             "dm_records": self.dm_records,
+            "dm_records_before": self._dm_records_before,
             "seen_numbers": [list(number) for number in sorted(self._seen_numbers)],
             "loads": {key: load_document(load) for key, load in self._loads.items()},
             "repeat_reported": self._repeat_reported,
@@ -127,6 +129,7 @@ class Tracker:
         self.since_boot = document.get("since_boot") is True
         self.boots = integer(document.get("boots"))
         self.dm_records = integer(document.get("dm_records"))
+        self._dm_records_before = integer(document.get("dm_records_before"))
         self._repeat_reported = document.get("repeat_reported") is True
         for pair in items(document.get("seen_numbers")):
             major, minor = (*items(pair), None, None)[:2]
@@ -140,12 +143,15 @@ class Tracker:
             number = _number(device)
             if number is not None:
                 self._by_number[number] = device
+        self.knowledge.begin(self.boots)
         self.knowledge.restore(facts)
 
     # -- records ---------------------------------------------------------------------------
 
     def apply(self, record: Measurement) -> Step | None:
         """Take the next record; None if it says nothing about devices."""
+        if not self.boots and self.complete:
+            self.complete = record.index == 0 and _begins_boot(record)
         if record.fault is Fault.MALFORMED or (record.fault is not None and record.template != b"ima-buf"):
             return Step(record.index, None, None, False, (self._fault(record),))
         if record.template != b"ima-buf" or record.data is None or record.is_violation:
@@ -221,20 +227,20 @@ class Tracker:
     def _other(self, record: Measurement) -> Step | None:
         """Records that are no buffers: a violation, or a boot's first record."""
         if record.is_violation:
-            finding = make_finding(
-                "violations.increased",
-                "IMA could not measure a file that was being written",
-                record=record.index,
-            )
+            code, text = "violations.increased", "IMA could not measure a file that was being written"
+            if record.template == b"ima-buf":
+                code, text = "record.template_digest", "a violation, which there is only for files"
+            finding = make_finding(code, text, record=record.index)
             return Step(record.index, None, None, False, (finding,))
-        if record.event_name() != b"boot_aggregate":
+        if not _begins_boot(record):
             return None
         self.boots += 1
         if self.boots == 1:
-            self.complete = self.complete and record.index == 0
             return None
         gone = tuple(self.devices)
         self.evidence.new_kernel()
+        self.knowledge.begin(self.boots)
+        self.complete, self.since_boot, self._dm_records_before = True, False, self.dm_records
         self._by_number, self._by_name, self._loads, self._seen_numbers = {}, {}, {}, set()
         finding = make_finding(
             "list.restarted",
@@ -248,7 +254,7 @@ class Tracker:
             return Step(record.index, None, None, False, (self._fault(record),))
         if name == b"kernel_version":
             # Measured once, while IMA starts: the built-in policy measures critical data from then on.
-            self.since_boot = self.since_boot or self.dm_records == 0
+            self.since_boot = self.since_boot or self.dm_records == self._dm_records_before
             self.evidence.see_kernel(data)
         return None
 
@@ -325,7 +331,8 @@ class Tracker:
             return device, False
         staged, active = device.inactive, device.active
         if staged is not None and staged.hash == table_hash:
-            if metadata.name == device.name != staged.name and table_hash not in self.knowledge.resumed:
+            renamed = metadata.name == device.name != staged.name and table_hash not in self.knowledge.resumed
+            if renamed and self.complete:
                 self.evidence.prove(
                     Dialect.ORDERED, "a table staged under an old name and resumed under the new one"
                 )
@@ -387,12 +394,14 @@ class Tracker:
                 self._report("target.unmeasured", text, at, device=device.key, about=table)
             return make_table(metadata, texts, at, unmeasured)
         assembly = self._loads.get(device.key)
-        expected = staged.label if staged is not None and staged.num_targets == metadata.num_targets else ""
-        if assembly is not None and assembly.metadata == metadata:
-            expected = assembly.table(at).label
+        expected, certain = "", True
+        if assembly is not None and assembly.metadata == metadata and assembly.parts[0].first == 0:
+            expected, certain = assembly.table(at).label, not self.knowledge.fragments.evicted
+        elif staged is not None and staged.num_targets == metadata.num_targets:
+            expected = staged.label
         if expected:
             text = f"the kernel reports {table.label}, the recorded load hashes to {expected}"
-            self._report("table.hash_mismatch", text, at, device=device.key, about=table)
+            self._doubt("table.hash_mismatch", text, device, at, certain=certain, about=table)
         else:
             self._unmeasured(device, table, at, known=known)
         self.knowledge.note_load(table_hash)  # once is enough
@@ -530,7 +539,7 @@ class Tracker:
         identity = Identity(metadata.name, metadata.uuid)
         renamed = self.knowledge.was_renamed(metadata.device, identity)
         if not certain and identity in device.former:
-            if not renamed:
+            if not renamed and self.complete:
                 self.evidence.prove(Dialect.LEGACY, "the old name of a device that was renamed")
             return device
         same_uuid = bool(metadata.uuid) and metadata.uuid == device.uuid
@@ -644,6 +653,14 @@ class Tracker:
             self._seen_numbers.add(number)
         for name in {device.name, *(former.name for former in device.former)}:
             self.knowledge.note_removal(number, name)
+
+
+def _begins_boot(record: Measurement) -> bool:
+    """Whether a record is the one that IMA begins a boot with; what cannot be read is not."""
+    try:
+        return record.template != b"ima-buf" and record.event_name() == b"boot_aggregate"
+    except MalformedError:
+        return False
 
 
 def _number(device: Device) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.core.kernel import Kernel, Table, linear, linears, opaque
 
 #: The same examples in every run, so that the suite never fails by chance; `tests.fuzz` looks further.
-BOUNDED = settings(derandomize=True, deadline=None, database=None, max_examples=60)
+BOUNDED = settings(derandomize=True, deadline=None, database=None, max_examples=80)
 
 NAMES = (b"a", b"b", b"c", b"d;=,\\")
 UUIDS = (b"", b"", b"LVM-1", b"CRYPT-2")
@@ -34,7 +34,19 @@ TABLES: tuple[Table, ...] = (
     (*linears(36), *linears(38, "1:8")),
 )
 USUAL = (
-    *("create", "notable", "load", "load", "resume", "resume", "suspend", "clear", "rename", "remove", "flip"),
+    *(
+        "create",
+        "notable",
+        "load",
+        "load",
+        "resume",
+        "resume",
+        "suspend",
+        "clear",
+        "rename",
+        "remove",
+        "flip",
+    ),
     "refuse",
 )
 RENAMES = (*USUAL, "rename", "rename", "rename", "uuid")
@@ -49,10 +61,12 @@ class Operation:
     what: int
 
 
-def operations(verbs: tuple[str, ...], *, most: int = 50) -> st.SearchStrategy[list[Operation]]:
-    """Histories of any length."""
+def operations(
+    verbs: tuple[str, ...], *, least: int = 15, most: int = 60
+) -> st.SearchStrategy[list[Operation]]:
+    """Histories of some length."""
     one = st.builds(Operation, st.sampled_from(verbs), st.integers(0, 3), st.integers(0, len(TABLES) - 1))
-    return st.lists(one, min_size=4, max_size=most)
+    return st.lists(one, min_size=least, max_size=most)
 
 
 def perform(kernel: Kernel, history: list[Operation]) -> Iterator[Operation]:
@@ -94,6 +108,11 @@ def _perform(kernel: Kernel, operation: Operation) -> bool:
         kernel.load(name, TABLES[what % 2])
         kernel.resume(name)
     else:
-        plain = {"resume": kernel.resume, "suspend": kernel.suspend, "clear": kernel.clear, "remove": kernel.remove}
+        plain = {
+            "resume": kernel.resume,
+            "suspend": kernel.suspend,
+            "clear": kernel.clear,
+            "remove": kernel.remove,
+        }
         plain[verb](name)
     return True

@@ -10,6 +10,7 @@ but the names of its events; what dm-ima writes is `tests.core.kernel`'s.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import struct
 from collections.abc import Iterable, Sequence
@@ -140,6 +141,7 @@ def rewritten(item: Item, old: bytes, new: bytes, *, fix_event: bool, fix_templa
 # -- printing ------------------------------------------------------------------------------
 
 
+@functools.lru_cache(maxsize=4096)
 def binary_record(item: Item, bank: str = "sha1", order: Order = "little") -> bytes:
     """A record as ``binary_runtime_measurements…`` has it."""
     prefix = "<" if order == "little" else ">"

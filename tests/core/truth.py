@@ -44,7 +44,10 @@ _RENAMED = re.compile(rb"new_name=" + _VALUE + rb",new_uuid=" + _VALUE + rb";", 
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """A dm record: its event, whom it mentions, and the table hash a resume reports."""
+    """A dm record: its event, whom it mentions, and the table hash a resume reports.
+
+    ``missing`` is how many targets of the table come after the last one in the record of a load.
+    """
 
     event: str
     number: Number | None
@@ -52,6 +55,7 @@ class Mention:
     new: Identity | None
     hash: bytes | None
     version: bytes
+    missing: int
 
 
 def mention(item: Item) -> Mention:
@@ -67,9 +71,11 @@ def mention(item: Item) -> Mention:
     new = (_unescaped(renamed[1]), _unescaped(renamed[2])) if renamed else None
     event = item.event.removeprefix("dm_")
     reported = _ACTIVE.search(item.text) if event == "device_resume" else None
-    return Mention(
-        event, number, identity, new, bytes.fromhex(reported[1].decode()) if reported else None, version(item)
-    )
+    hash_ = bytes.fromhex(reported[1].decode()) if reported else None
+    count = re.search(rb"num_targets=(\d+);", item.text)
+    targets = re.findall(rb"target_index=(\d+),", item.text)
+    missing = int(count[1]) - 1 - int(targets[-1]) if count and targets else 0
+    return Mention(event, number, identity, new, hash_, version(item), missing)
 
 
 def version(item: Item) -> bytes:
@@ -302,8 +308,12 @@ def _told(m: Mention, device: TrueDevice, identity: Identity, *, ordered: bool) 
         told.add(Part.IDENTITY)
     if m.event == "device_resume":
         told |= {Part.ACTIVE, Part.HASH, Part.INACTIVE}
-    elif m.event == "table_clear" or (m.event == "table_load" and device.inactive):
+    elif m.event == "table_clear":
         told.add(Part.INACTIVE)
+    elif m.event == "table_load" and device.inactive and (m.missing == 0 or (m.missing == 1 and not ordered)):
+        told.add(
+            Part.INACTIVE
+        )  # the load's last record (older kernels leave out one that would open another)
     return told
 
 

@@ -243,7 +243,7 @@ async def test_alerts_survive_the_death_of_daemon_and_broker(
 
 #: Of systematic-6.1: the records of each state that then lasts, and what it brings in time.
 LASTING: list[tuple[range, list[tuple[str, str, str, int | None]]]] = [
-    (range(0, 5), [("drift.inactive", "firing", "linear1", 4)]),
+    (range(5), [("drift.inactive", "firing", "linear1", 4)]),
     # What 5 stages is made active by 6 before the hold-off is over, so it is never told.
     (
         range(5, 7),
@@ -258,7 +258,7 @@ LASTING: list[tuple[range, list[tuple[str, str, str, int | None]]]] = [
 
 
 async def test_hold_off_survives_too(mosquitto: str, tmp_path: Path, corpus: Path) -> None:
-    """With the default hold-off, states that last are told once; a daemon that dies while it waits takes it up."""
+    """With the default hold-off states that last are told once, also by a daemon that dies while it waits."""
     generator = random.Random(1)
     records = ascii_records(corpus / "systematic-6.1")
     baseline = tmp_path / "baseline.d"
