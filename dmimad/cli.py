@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -35,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = importlib.import_module(f"dmimad.commands.{COMMANDS[options.command][0]}")
         if sys.stdout is None:  # started with it closed: there is nobody to tell anything
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  # for the rest of the process
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # names are any bytes, terminals know few
         status: int = module.run(options)
         sys.stdout.flush()
         return status

@@ -1,306 +1,604 @@
-"""``dmimad replay`` as a program: the contract's JSON, exit statuses, unusable input, hostile names."""
+"""``dmimad replay`` as its users meet it: the promised JSON, exit statuses, one line for what is unusable."""
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import CORPUS
-from tests.core import lists
+from dmimad import __version__
+from dmimad.cli import main
+from dmimad.commands import replay as command
+from tests.core.kernel import Kernel, linear, linears
+from tests.core.lists import Item, ascii_list, binary_list, buffer, file, replayed, rewritten
+from tests.core.recorded import ALL_FORMS, LISTS, Form, binary, folder, items, pcr_values
+from tests.core.replaying import replay, replay_items
 
-FOLDERS = sorted(path.name for path in CORPUS.iterdir() if path.is_dir())
-DIALECTS = {"v1": "v1", "6.1": "legacy", "6.12": "legacy", "7.2": "ordered"}
-EVENTS = {"table_load", "device_resume", "device_remove", "table_clear", "device_rename", "target_update"}
-
-
-def replay(*arguments: str | Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-    """Run the command; there is never a traceback."""
-    argv = [sys.executable, "-m", "dmimad.cli", "replay", *map(str, arguments)]
-    done = subprocess.run(argv, input=stdin, capture_output=True, check=False, timeout=60)
-    assert b"Traceback" not in done.stderr, done.stderr
-    return done
-
-
-def objects(output: bytes) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in output.splitlines()]
+EVENTS = ("table_load", "device_resume", "device_remove", "table_clear", "device_rename")
+HOLES = {"systematic-v1": 2, "systematic-6.1": 2, "systematic-6.12": 2}
+RECORD_KEYS = {"type", "index", "event", "device", "active", "inactive", "findings"}
+SUMMARY_KEYS = {
+    *("type", "records", "dm_records", "violations", "dialect", "devices", "pcr", "pcr_match", "findings"),
+    "closing_findings",
+}
 
 
-def pcrs_of(folder: str) -> dict[str, str]:
-    meta = json.loads((CORPUS / folder / "meta.json").read_text("utf-8"))
-    return {bank: value.lower() for bank, value in meta["pcr10"].items()}
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A finished command."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """The JSON objects."""
+        *lines, rest = self.out.split("\n")
+        assert rest == ""
+        return [json.loads(line) for line in lines]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The last object."""
+        return self.lines[-1]
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The objects of dm records."""
+        return [line for line in self.lines if line["type"] == "record"]
 
 
-def list_files(folder: str) -> list[Path]:
-    return sorted((CORPUS / folder).glob("*_runtime_measurements*"))
+Command = Callable[..., Ended]
 
 
-def refused(done: subprocess.CompletedProcess[bytes], *fragments: str) -> None:
-    """Exit 2, nothing on standard output, one line on standard error with what is wrong."""
-    assert done.returncode == 2
-    assert done.stdout == b""
-    lines = done.stderr.decode().splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("dmimad: ")
-    for fragment in fragments:
-        assert fragment in lines[0]
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run ``dmimad replay`` in this process."""
+
+    def call(path: Path | str, *arguments: str, form: str = "jsonl") -> Ended:
+        status = main(["replay", str(path), "--format", form, *arguments])
+        captured = capsys.readouterr()
+        return Ended(status, captured.out, captured.err)
+
+    return call
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_every_form_of_every_recorded_list(folder: str) -> None:
-    expected_pcrs = pcrs_of(folder)
-    pcr_arguments = [f"--pcr={bank}={value.upper()}" for bank, value in expected_pcrs.items()]
-    outputs = []
-    for path in list_files(folder):
-        done = replay(path, "--format", "jsonl", *pcr_arguments)
-        summary = objects(done.stdout)[-1]
-        holes = summary["findings"].get("target.unmeasured", 0)
-        assert done.returncode == (1 if holes else 0)
-        assert done.stderr == b""
-        outputs.append(done.stdout)
-    assert len(set(outputs)) == 1  # ASCII or binary, whatever the bank: the same analysis
-    *records, summary = objects(outputs[0])
-    assert summary["type"] == "summary"
-    assert summary["pcr"] == expected_pcrs
-    assert summary["pcr_match"] == dict.fromkeys(expected_pcrs, summary["records"] - 1)
-    assert summary["violations"] == 0
-    assert summary["dialect"] == DIALECTS[folder.split("-")[1]]
-    assert summary["dm_records"] == len(records)
-    assert set(summary["findings"]) <= {"target.opaque", "target.unmeasured"}
-    check_records(records)
+def program(
+    *arguments: str, stdin: bytes = b"", environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """The program itself, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "dmimad.cli", *arguments],
+        input=stdin,
+        capture_output=True,
+        env=environment,
+        check=False,
+        timeout=60,
+    )
 
 
-def check_records(records: Iterable[dict[str, Any]]) -> None:
-    """The shape that others rely on."""
-    last = -1
-    for record in records:
-        assert list(record) == ["type", "index", "event", "device", "active", "inactive", "findings"]
-        assert record["type"] == "record"
-        assert record["index"] > last
-        last = record["index"]
-        assert record["event"] in EVENTS
-        assert set(record["device"]) == {"name", "uuid", "major", "minor"}
-        for slot in (record["active"], record["inactive"]):
-            if slot is not None:
-                assert set(slot) == {"hash", "name", "uuid", "num_targets"}
-                assert slot["hash"].startswith("sha256:")
-                assert len(slot["hash"]) == 7 + 64
-        if record["event"] == "device_remove":
-            assert record["active"] is None
-            assert record["inactive"] is None
-        if record["event"] == "table_clear":
-            assert record["inactive"] is None
+def write(directory: Path, listed: Sequence[Item] | bytes, name: str = "list") -> Path:
+    """A list in a file."""
+    path = directory / name
+    path.write_bytes(listed if isinstance(listed, bytes) else binary_list(listed))
+    return path
 
 
-def test_the_first_records_in_full() -> None:
-    """Load, resume, reload of linear1, as dmsetup did it (corpus, first steps)."""
-    path = CORPUS / "systematic-6.1" / "binary_runtime_measurements"
-    records = objects(replay(path, "--format", "jsonl", "--until", "5").stdout)
-    first = {
+def slot(table: Any) -> dict[str, object] | None:
+    if table is None:
+        return None
+    name, uuid = (text.decode("utf-8", "backslashreplace") for text in (table.name, table.uuid))
+    return {
+        "hash": "sha256:" + table.hash.hex(),
+        "name": name,
+        "uuid": uuid,
+        "num_targets": table.num_targets,
+    }
+
+
+# -- the promise ---------------------------------------------------------------------------
+
+
+def test_the_first_records_as_promised(run: Command) -> None:
+    """Written out, so that not even the tests' own helpers are between the promise and the output."""
+    first, second, third, fourth = run(folder("systematic-6.1") / "ascii_runtime_measurements").lines[:4]
+    linear1 = {"name": "linear1", "uuid": "", "major": 254, "minor": 0}
+    four = {
         "hash": "sha256:7432020a2a625c608722bc63208e42ec0d68b783970c37a7dc7b3a4b68126f38",
         "name": "linear1",
         "uuid": "",
         "num_targets": 4,
     }
-    device = {"name": "linear1", "uuid": "", "major": 254, "minor": 0}
-    assert records[0] == {
+    assert first == {
         "type": "record",
         "index": 2,
         "event": "table_load",
-        "device": device,
+        "device": linear1,
         "active": None,
-        "inactive": first,
+        "inactive": four,
         "findings": [],
     }
-    assert (records[1]["event"], records[1]["active"], records[1]["inactive"]) == (
-        "device_resume",
-        first,
-        None,
-    )
-    assert (records[2]["index"], records[2]["event"], records[2]["active"]) == (4, "table_load", first)
-    assert records[2]["inactive"]["num_targets"] == 2
-    summary = records[3]
-    assert (summary["records"], summary["dm_records"]) == (5, 3)
-    assert summary["devices"] == [
-        {**device, "active": first, "inactive": records[2]["inactive"]},
-    ]
+    assert second == {**first, "index": 3, "event": "device_resume", "active": four, "inactive": None}
+    assert (third["index"], third["active"], third["inactive"]["num_targets"]) == (4, four, 2)
+    assert (fourth["index"], fourth["active"], fourth["inactive"]["num_targets"]) == (5, four, 1)
 
 
-def test_v1_hashes_carry_their_algorithm_too() -> None:
-    path = CORPUS / "systematic-v1" / "ascii_runtime_measurements"
-    resume = objects(replay(path, "--format", "jsonl", "--until", "4").stdout)[1]
-    assert (
-        resume["active"]["hash"] == "sha256:a3339cb2357963f937203293bde6aaccf8ca6124ea58a28655432b2aceb7369f"
-    )
+@pytest.mark.parametrize(("name", "form"), ALL_FORMS, ids=str)
+def test_every_recorded_list(run: Command, name: str, form: Form) -> None:
+    """One object for each dm record, in order, then the summary; the same whatever the form."""
+    ended = run(form.path, *(f"--pcr={bank}={value.hex()}" for bank, value in pcr_values(name).items()))
+    dialect, count, dm_count = LISTS[name]
+    assert ended.status == (1 if name in HOLES else 0)
+    assert ended.err == ""
+    expected = replay(binary(name))
+    dm = [(index, item.event.removeprefix("dm_")) for index, item in enumerate(items(name)) if item.is_dm]
+    assert [(line["index"], line["event"]) for line in ended.records] == dm
+    assert all(line.keys() == RECORD_KEYS for line in ended.records)
+    steps = [step for step in expected.steps if step.kind is not None]
+    for line, step in zip(ended.records, steps, strict=True):
+        assert step.device is not None
+        assert (line["active"], line["inactive"]) == (slot(step.device.active), slot(step.device.inactive))
+        assert line["device"].keys() == {"name", "uuid", "major", "minor"}
+        assert [found["code"] for found in line["findings"]] == [found.code for found in step.findings]
+        assert all(found.keys() >= {"code", "severity", "message"} for found in line["findings"])
+    summary = ended.summary
+    assert ended.lines[:-1] == ended.records
+    assert summary.keys() == SUMMARY_KEYS
+    assert (summary["type"], summary["records"], summary["dm_records"]) == ("summary", count, dm_count)
+    assert (summary["violations"], summary["dialect"]) == (0, dialect)
+    assert summary["pcr"] == {bank: value.hex() for bank, value in pcr_values(name).items()}
+    assert summary["pcr_match"] == {"sha1": count - 1, "sha256": count - 1}
+    assert len(summary["devices"]) == len(expected.devices)
+    assert summary["findings"].get("target.unmeasured", 0) == HOLES.get(name, 0)
+    assert summary["findings"].keys() <= {"target.unmeasured", "target.opaque"}
+    assert summary["closing_findings"] == []
 
 
-def test_standard_input() -> None:
-    path = CORPUS / "random-7.2" / "ascii_runtime_measurements_sha256"
-    piped = replay("-", "--format", "jsonl", stdin=path.read_bytes())
-    assert piped.returncode == 0
-    assert piped.stdout == replay(path, "--format", "jsonl").stdout
+def test_the_devices_at_the_end(run: Command) -> None:
+    """A VG with everything in it, as dmsetup had it but for what deduplication hides."""
+    summary = run(folder("lvm-7.2") / "binary_runtime_measurements").summary
+    by_name = {device["name"]: device for device in summary["devices"]}
+    assert {"vg0-pool", "vg0-pool-tpool", "vg0-thinvol"} <= by_name.keys()
+    pool = by_name["vg0-pool"]
+    assert pool.keys() == {"name", "uuid", "major", "minor", "active", "inactive"}
+    assert (pool["major"], pool["active"]["num_targets"], pool["inactive"]) == (253, 1, None)
+    assert pool["active"]["name"] == "vg0-pool"
 
 
-@pytest.mark.parametrize("until", [0, 1, 60, 122, 500])
-def test_until_stops_after_so_many_records(until: int) -> None:
-    path = CORPUS / "random-6.1" / "binary_runtime_measurements"
-    *records, summary = objects(replay(path, "--format", "jsonl", "--until", str(until)).stdout)
-    assert summary["records"] == min(until, 122)
-    assert all(record["index"] < until for record in records)
-    if until == 0:
-        assert summary["pcr"] == {"sha1": "00" * 20, "sha256": "00" * 32}
-        assert summary["dialect"] is None
+def test_after_a_removal_both_slots_are_empty(run: Command) -> None:
+    records = run(folder("systematic-7.2") / "binary_runtime_measurements").records
+    removals = [line for line in records if line["event"] == "device_remove"]
+    assert len(removals) == 42
+    assert all(line["active"] is None and line["inactive"] is None for line in removals)
+    assert removals[0]["device"] == {"name": "linear1", "uuid": "", "major": 254, "minor": 0}
 
 
-def test_a_pcr_value_in_the_middle_and_one_that_never_was() -> None:
-    path = CORPUS / "random-6.1" / "binary_runtime_measurements"
-    half = objects(replay(path, "--format", "jsonl", "--until", "60").stdout)[-1]["pcr"]
-    done = replay(path, "--format", "jsonl", f"--pcr=sha256={half['sha256']}", "--pcr", "sha384=" + "ab" * 48)
-    summary = objects(done.stdout)[-1]
-    assert done.returncode == 1
-    assert summary["pcr_match"] == {"sha256": 59, "sha384": None}
-    assert summary["findings"]["pcr.mismatch"] == 1
-    assert set(summary["pcr"]) == {"sha1", "sha256", "sha384"}
+def test_after_a_clear_nothing_is_staged(run: Command) -> None:
+    """Whatever an older kernel's books say (its next removal claims the alias)."""
+    for name in ("systematic-v1", "systematic-6.1", "systematic-7.2", "random-6.1"):
+        records = run(folder(name) / "binary_runtime_measurements").records
+        clears = [line for line in records if line["event"] == "table_clear"]
+        assert len(clears) >= 4
+        assert all(line["inactive"] is None for line in clears)
 
 
-def test_a_forced_dialect_that_the_records_contradict() -> None:
-    path = CORPUS / "systematic-7.2" / "binary_runtime_measurements"
-    done = replay(path, "--format", "jsonl", "--dialect", "legacy")
-    summary = objects(done.stdout)[-1]
-    assert done.returncode == 1
-    assert summary["dialect"] == "legacy"
-    assert summary["findings"]["state.impossible"] == 1
-
-
-def test_drift_from_a_baseline(tmp_path: Path) -> None:
-    """The attacks of the corpus: verity swapped for linear, data pointed elsewhere."""
-    baseline = tmp_path / "baseline.toml"
-    baseline.write_text(
-        'version = 1\n[[device]]\nname = "image-ro"\nrequired = true\n'
-        'hashes = ["sha256:f3b63d8ad4a44bbf2ac60c9cb2a4aa4ec6d3a8c6a4f5d8f1ec1b2f2ed46a3c0b"]\n'
-        '[[device]]\nname = "*"\n'
-    )
-    path = CORPUS / "lvm-6.1" / "binary_runtime_measurements"
-    done = replay(path, "--format", "jsonl", "--baseline", baseline)
-    *records, summary = objects(done.stdout)
-    assert done.returncode == 1
-    found = {
-        (record["index"], finding["code"])
-        for record in records
-        for finding in record["findings"]
-        if finding["code"].startswith(("drift", "device"))
+def test_names_in_json(run: Command) -> None:
+    """UTF-8 as it is, other bytes as backslash, x and two digits."""
+    names = {
+        line["device"]["name"]
+        for line in run(folder("systematic-6.1") / "ascii_runtime_measurements").records
     }
-    assert (580, "drift.active") in found
-    assert [finding["code"] for finding in summary["closing_findings"]] == ["device.missing"]
+    assert {"naïve-设备", "b\\xe9t\\xff", "sp ace", "a,b;c=d\\e", "=" * 127} <= names
 
 
-def test_a_wrong_baseline_is_refused_with_its_line(tmp_path: Path) -> None:
-    baseline = tmp_path / "baseline.toml"
-    baseline.write_text('version = 1\n[[device]]\nname = "x"\nhashs = []\n')
-    path = CORPUS / "random-6.1" / "binary_runtime_measurements"
-    refused(replay(path, "--baseline", baseline), f"{baseline}:4: device.hashs", "did you mean hashes?")
+def test_a_device_without_numbers(run: Command, tmp_path: Path) -> None:
+    """Only named so far."""
+    (line,) = run(write(tmp_path, kernel_with_clear().items)).records
+    assert line["device"] == {"name": "bare", "uuid": "", "major": None, "minor": None}
 
 
+def kernel_with_clear() -> Kernel:
+    kernel = Kernel("ordered")
+    kernel.create(b"bare")
+    kernel.clear(b"bare")
+    return kernel
+
+
+def test_no_dm_records(run: Command, tmp_path: Path) -> None:
+    """No dialect, no devices, and nothing wrong."""
+    ended = run(write(tmp_path, Kernel().items))
+    assert (ended.status, len(ended.lines)) == (0, 1)
+    assert (ended.summary["dialect"], ended.summary["devices"], ended.summary["dm_records"]) == (None, [], 0)
+
+
+# -- options -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("until", [0, 1, 2, 3, 77, 154, 10_000])
+def test_only_the_first_records(run: Command, until: int) -> None:
+    form = folder("systematic-6.1") / "binary_runtime_measurements"
+    summary = run(form, "--until", str(until)).summary
+    listed = items("systematic-6.1")[:until]
+    assert summary["records"] == len(listed)
+    assert summary["dm_records"] == sum(item.is_dm for item in listed)
+    assert summary["pcr"]["sha256"] == replayed(listed, "sha256").hex()
+
+
+def test_a_pcr_value_on_the_way(run: Command) -> None:
+    """`pcr_match` is the record after which the replay had the value."""
+    path = folder("systematic-6.12") / "ascii_runtime_measurements_sha256"
+    listed = items("systematic-6.12")
+    for index in (0, 1, 50, 206):
+        values = {bank: replayed(listed[: index + 1], bank).hex() for bank in ("sha1", "sha256", "sha512")}
+        ended = run(path, *(f"--pcr={bank.upper()}={value.upper()}" for bank, value in values.items()))
+        assert ended.summary["pcr_match"] == dict.fromkeys(values, index)
+        assert list(ended.summary["pcr"]) == ["sha1", "sha256", "sha512"]
+        assert "pcr.mismatch" not in ended.summary["findings"]
+
+
+def test_a_pcr_value_that_is_never_reached(run: Command) -> None:
+    path = folder("random-6.1") / "binary_runtime_measurements"
+    right = pcr_values("random-6.1")["sha1"].hex()
+    assert run(path).status == 0
+    ended = run(path, "--pcr", f"sha1={right}", "--pcr", "sha256=" + "ab" * 32)
+    assert ended.status == 1
+    assert ended.summary["pcr_match"] == {"sha1": 121, "sha256": None}
+    assert ended.summary["findings"]["pcr.mismatch"] == 1
+    (found,) = ended.summary["closing_findings"]
+    assert (found["code"], found["severity"], found["record"]) == ("pcr.mismatch", "critical", None)
+
+
+def test_a_forced_dialect(run: Command) -> None:
+    path = folder("systematic-7.2") / "binary_runtime_measurements"
+    ended = run(path, "--dialect", "legacy")
+    assert (ended.status, ended.summary["dialect"]) == (1, "legacy")
+    assert ended.summary["findings"]["state.impossible"] == 1
+    assert run(path, "--dialect", "ordered").status == 0
+
+
+def baseline(directory: Path, text: str) -> str:
+    path = directory / "baseline.toml"
+    path.write_text("version = 1\n" + text)
+    return str(path)
+
+
+def test_drift_from_a_baseline(run: Command, tmp_path: Path) -> None:
+    """A finding at the record that brings the drift, and at the end what is missing."""
+    kernel = Kernel("legacy")
+    kernel.create(b"root", (linear(0),), b"LVM-1")
+    approved = kernel.devices[b"root"].running
+    assert approved is not None
+    kernel.load(b"root", (linear(8),))
+    kernel.resume(b"root")
+    kernel.create(b"guest", linears(2))
+    kernel.create(b"home", linears(3))
+    kernel.remove(b"home")
+    text = f"""
+[[device]]
+name = "root"
+hashes = ["sha256:{approved.hex()}"]
+[[device]]
+name = "home"
+[[device]]
+name = "data"
+required = true
+"""
+    ended = run(write(tmp_path, kernel.items), "--baseline", baseline(tmp_path, text))
+    assert ended.status == 1
+    found = [(line["index"], found["code"]) for line in ended.records for found in line["findings"]]
+    assert found == [
+        (4, "drift.inactive"),
+        (5, "drift.active"),
+        (6, "device.unexpected"),
+        (10, "device.removed"),
+    ]
+    (missing,) = ended.summary["closing_findings"]
+    assert (missing["code"], missing["severity"]) == ("device.missing", "critical")
+    assert ended.summary["findings"] == {
+        "device.missing": 1,
+        "device.removed": 1,
+        "device.unexpected": 1,
+        "drift.active": 1,
+        "drift.inactive": 1,
+    }
+    text = re.sub(r'name = "data"\nrequired = true', 'name = "*"', text).replace('"home"', '"nobody"')
+    other = kernel.devices[b"root"].running
+    assert other is not None
+    text = text.replace('["sha256:', f'["sha256:{other.hex()}", "sha256:')
+    assert run(write(tmp_path, kernel.items[:-1]), "--baseline", baseline(tmp_path, text)).status == 0
+
+
+def test_only_the_summary(run: Command) -> None:
+    ended = run(folder("systematic-6.1") / "binary_runtime_measurements", "--summary")
+    assert (ended.status, len(ended.lines), ended.summary["records"]) == (1, 1, 154)
+
+
+def test_findings_of_other_records(run: Command, tmp_path: Path) -> None:
+    """What is wrong with a record that is no dm record has an object of its own; information has not."""
+    kernel = Kernel()
+    kernel.items.append(Item(b"ima-ng", (b"sha256:\0" + bytes(32), b"/bin/sh\0"), digest=b"\1" * 20))
+    kernel.items.append(Item(b"ima-ng", (b"sha256:\0" + bytes(32), b"/var/log\0"), violation=True))
+    ended = run(write(tmp_path, kernel.items))
+    assert ended.status == 1
+    assert [line["type"] for line in ended.lines] == ["finding", "summary"]
+    assert ended.lines[0]["index"] == 2
+    assert ended.lines[0]["findings"][0]["code"] == "record.template_digest"
+    assert ended.summary["findings"] == {"record.template_digest": 1, "violations.increased": 1}
+    assert ended.summary["violations"] == 1
+
+
+def test_a_list_that_ends_inside_a_record(run: Command, tmp_path: Path) -> None:
+    """What is complete is analysed, the rest is a finding."""
+    ended = run(write(tmp_path, binary("random-7.2")[:-5]))
+    assert ended.status == 1
+    assert ended.summary["records"] == 183
+    assert ended.summary["findings"]["record.malformed"] == 1
+    assert ended.lines[-2]["type"] == "finding"
+
+
+def test_an_edited_list(run: Command, tmp_path: Path) -> None:
+    kernel = Kernel()
+    kernel.create(b"root", (linear(0),))
+    kernel.items[2] = rewritten(kernel.items[2], b"1:0", b"8:0", fix_event=False, fix_template=False)
+    for data in (binary_list(kernel.items), ascii_list(kernel.items, "sha256")):
+        ended = run(write(tmp_path, data))
+        codes = [found["code"] for line in ended.records for found in line["findings"]]
+        assert codes == ["record.template_digest", "record.event_digest", "table.hash_mismatch"]
+        assert ended.status == 1
+
+
+# -- where it is read from -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["ascii_runtime_measurements", "binary_runtime_measurements_sha256"])
+def test_standard_input(form: str) -> None:
+    data = (folder("random-7.2") / form).read_bytes()
+    ended = program("replay", "-", "--format", "jsonl", stdin=data)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    whole = program("replay", str(folder("random-7.2") / form), "--format", "jsonl")
+    assert ended.stdout == whole.stdout
+    assert json.loads(ended.stdout.splitlines()[-1])["records"] == 184
+
+
+def test_standard_input_with_nothing_in_it() -> None:
+    ended = program("replay", "-")
+    assert (ended.returncode, ended.stdout) == (2, b"")
+    assert ended.stderr == b"dmimad: -: empty; a measurement list has at least one record\n"
+
+
+@pytest.mark.parametrize("bank", ["sha1", "sha256"])
+@pytest.mark.parametrize("edited", [False, True], ids=["honest", "edited"])
+def test_a_long_list_has_the_same_banks(run: Command, tmp_path: Path, bank: str, *, edited: bool) -> None:
+    """They are replayed by a second process where there is a second processor."""
+    kernel = Kernel("legacy")
+    kernel.create(b"root", (linear(0),))
+    listed = [*kernel.items, *(buffer("other", bytes([number]) * (1 << 20)) for number in range(20))]
+    if edited:
+        listed[9] = rewritten(listed[9], b"\5" * 100, b"\6" * 100, fix_event=True, fix_template=False)
+    listed += [file(b"/bin/sh"), file(b"/bin/true")]
+    index = len(listed) - 2
+    values = {name: replayed(listed[: index + 1], name).hex() for name in ("sha1", "sha256", "sha384")}
+    path = write(tmp_path, binary_list(listed, bank))
+    ended = run(path, *(f"--pcr={name}={value}" for name, value in values.items()))
+    assert ended.summary["pcr"] == {name: replayed(listed, name).hex() for name in values}
+    assert ended.summary["pcr_match"] == dict.fromkeys(values, index)
+    assert ended.status == (1 if edited else 0)
+    ended = run(path, "--until", "3", "--pcr", f"sha1={values['sha1']}")
+    assert ended.summary["pcr"]["sha1"] == replayed(listed[:3], "sha1").hex()
+    assert ended.summary["pcr_match"] == {"sha1": None}
+
+
+# -- what cannot be used -------------------------------------------------------------------
+
+
+def unusable(ended: Ended) -> str:
+    """Its one line."""
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err.startswith("dmimad: ")
+    assert ended.err.count("\n") == 1
+    assert ended.err.endswith("\n")
+    return ended.err.removeprefix("dmimad: ").removesuffix("\n")
+
+
+@pytest.mark.parametrize("form", ["text", "jsonl"])
 @pytest.mark.parametrize(
-    ("content", "fragment"),
+    ("content", "reason"),
     [
-        (b"", "empty"),
+        (b"", "empty; a measurement list has at least one record"),
         (b"\n", "not an IMA measurement list"),
-        (b"hello world\n" * 100, "not an IMA measurement list"),
+        (b"hello, world\n", "not an IMA measurement list"),
+        (bytes(1000), "not an IMA measurement list"),
         (bytes(range(256)) * 40, "not an IMA measurement list"),
-        (b"\0" * 4096, "not an IMA measurement list"),
-        (b"\x7fELF" + b"\2" * 70000, "not an IMA measurement list"),
+        (b"\x1f\x8b" + b"\5" * 5000, "not an IMA measurement list"),
+        (b'{"records": []}', "not an IMA measurement list"),
+        (b"10 " + b"0" * 39, "not an IMA measurement list"),
     ],
-    ids=["empty", "newline", "text", "bytes", "zeros", "program"],
 )
-def test_what_is_no_list_is_refused_in_one_line(tmp_path: Path, content: bytes, fragment: str) -> None:
-    path = tmp_path / "list"
-    path.write_bytes(content)
-    refused(replay(path), str(path), fragment)
-    refused(replay("-", stdin=content), "-: ", fragment)
+def test_no_list(run: Command, tmp_path: Path, form: str, content: bytes, reason: str) -> None:
+    path = write(tmp_path, content)
+    said = unusable(run(path, form=form))
+    assert said.startswith(f"{path}: {reason}")
+
+
+def test_no_file(run: Command, tmp_path: Path) -> None:
+    assert unusable(run(tmp_path / "nothing")) == f"{tmp_path}/nothing: No such file or directory"
+    assert unusable(run(tmp_path)) == f"{tmp_path}: Is a directory"
+    assert unusable(run(tmp_path / "a\nb\x1b[31m\udcff")).endswith(
+        "a\\nb\\x1b[31m\\udcff: No such file or directory"
+    )
 
 
 @pytest.mark.parametrize(
-    ("arguments", "fragments"),
+    ("arguments", "reason"),
     [
-        (["/nonexistent/list"], ["/nonexistent/list", "No such file or directory"]),
-        (["/"], ["/: Is a directory"]),
-        ([], ["PATH", "dmimad replay --help"]),
-        (["x", "--pcr", "sha1=12"], ["sha1=12", "BANK=HEX"]),
-        (["x", "--pcr", "md5=" + "0" * 32], ["BANK=HEX"]),
-        (["x", "--until", "-1"], ["--until"]),
-        (["x", "--until", "many"], ["number of records"]),
-        (["x", "--format", "xml"], ["--format"]),
-        (["x", "--dialect", "v9"], ["--dialect"]),
+        (["--until", "-1"], "argument --until: invalid number of records value: '-1'"),
+        (["--until", "many"], "argument --until: invalid number of records value: 'many'"),
+        (["--pcr", "sha1"], "argument --pcr: 'sha1' is not BANK=HEX"),
+        (["--pcr", "sha1=00"], "argument --pcr: 'sha1=00' is not BANK=HEX"),
+        (["--pcr", "md5=" + "0" * 32], "is not BANK=HEX with a bank of sha1, sha256, sha384, sha512"),
+        (["--pcr", "sha256=" + "x" * 64], "is not BANK=HEX"),
+        (["--dialect", "new"], "argument --dialect: invalid choice: 'new'"),
+        (["--format", "xml"], "argument --format: invalid choice: 'xml'"),
+        (["--what"], "unrecognized arguments: --what"),
+        (["again"], "unrecognized arguments: again"),
     ],
 )
-def test_wrong_arguments_are_refused_in_one_line(arguments: list[str], fragments: list[str]) -> None:
-    refused(replay(*arguments), *fragments)
+def test_arguments_that_are_none(run: Command, arguments: list[str], reason: str) -> None:
+    said = unusable(run(folder("random-6.1") / "binary_runtime_measurements", *arguments))
+    assert reason in said
+    assert said.endswith("see dmimad replay --help") or "unrecognized" in said
 
 
-def test_a_list_that_breaks_in_the_middle_is_analysed_up_to_there(tmp_path: Path) -> None:
-    whole = (CORPUS / "random-6.1" / "binary_runtime_measurements").read_bytes()
-    path = tmp_path / "cut"
-    path.write_bytes(whole[: len(whole) // 2])
-    done = replay(path, "--format", "jsonl")
-    summary = objects(done.stdout)[-1]
-    assert done.returncode == 1
-    assert summary["findings"]["record.malformed"] == 1
-    assert 0 < summary["records"] < 122
-    last = [line for line in objects(done.stdout) if line["type"] == "finding"][-1]
-    assert "ends inside a record" in last["findings"][0]["message"]
+def test_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["replay"]) == 2
+    said = capsys.readouterr().err
+    assert said == "dmimad: the following arguments are required: PATH; see dmimad replay --help\n"
 
 
-def test_the_text_says_the_same(tmp_path: Path) -> None:
-    folder = "systematic-6.1"
-    path = CORPUS / folder / "binary_runtime_measurements"
-    done = replay(path, f"--pcr=sha256={pcrs_of(folder)['sha256']}")
-    text = done.stdout.decode()
-    assert done.returncode == 1
-    assert "154 records, 152 of device-mapper, dialect legacy, 0 violations" in text
-    assert f"PCR 10 sha256  {pcrs_of(folder)['sha256']}  matches after record 153" in text
-    assert "WARNING target.unmeasured: record 47:" in text
-    assert "findings: target.opaque 8, target.unmeasured 2" in text
-    only = replay(path, "--summary").stdout.decode()
-    assert "table_load" not in only
-    assert "154 records" in only
-
-
-def test_names_cannot_move_the_cursor_or_begin_a_line() -> None:
-    name = b"a\x1b[2J\nroot\x07\xff\xe2\x80\xae"
-    metadata = b"name=" + name + b",uuid=,major=253,minor=0,minor_count=1,num_targets=1;"
-    event = (
-        b"dm_version=4.48.0;" + metadata + b"target_index=0,target_begin=0,target_len=8,"
-        b"target_name=linear,target_version=1.4.0,device_name=1:0,start=0;"
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("version = 2\n", ":1: version: must be 1"),
+        ("version = 1\n[[device]]\nnamme = 'x'\n", ":3: device.namme: unknown key; did you mean name?"),
+        ("version = 1\n[[device]\n", ":2: "),
+    ],
+)
+def test_a_baseline_that_is_refused(run: Command, tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "b.toml"
+    path.write_text(text)
+    said = unusable(run(folder("random-6.1") / "binary_runtime_measurements", "--baseline", str(path)))
+    assert said.startswith(f"{path}{reason}")
+    missing = unusable(
+        run(folder("random-6.1") / "binary_runtime_measurements", "--baseline", str(tmp_path / "x"))
     )
-    listed = lists.binary_list([lists.boot_aggregate(), lists.buffer("dm_table_load", event)])
-    done = replay("-", stdin=listed)
-    assert done.returncode == 0
-    for line in done.stdout.decode().splitlines():
-        assert line.isprintable()
-    shown = objects(replay("-", "--format", "jsonl", stdin=listed).stdout)[0]["device"]["name"]
-    assert shown == "a\x1b[2J\nroot\x07\\xff\u202e"
+    assert missing == f"{tmp_path}/x: cannot be read: No such file or directory"
 
 
-def test_a_reader_that_goes_away_is_no_error() -> None:
-    path = CORPUS / "lvm-6.1" / "binary_runtime_measurements"
-    argv = [sys.executable, "-m", "dmimad.cli", "replay", str(path)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+def test_help_and_version() -> None:
+    ended = program("replay", "--help")
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    for option in (b"PATH", b"--format", b"--until", b"--baseline", b"--pcr", b"--dialect"):
+        assert option in ended.stdout
+    ended = program("--version")
+    assert (ended.returncode, ended.stdout.decode()) == (0, f"dmimad {__version__}\n")
+
+
+def test_a_reader_that_goes_away() -> None:
+    """`dmimad replay … | head -1`: no traceback, no complaint."""
+    path = folder("systematic-6.1") / "binary_runtime_measurements"
+    with subprocess.Popen(
+        [sys.executable, "-m", "dmimad.cli", "replay", str(path), "--format", "jsonl"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        process.stdout.readline()
+        assert process.stdout.readline().startswith(b'{"type":"record"')
         process.stdout.close()
         assert process.stderr.read() == b""
 
 
-def test_help_and_version() -> None:
-    argv = [sys.executable, "-m", "dmimad.cli"]
-    for arguments in (["--help"], ["--version"], ["replay", "--help"], ["run", "--help"], ["demo", "--help"]):
-        done = subprocess.run([*argv, *arguments], capture_output=True, text=True, check=False)
-        assert done.returncode == 0
-        assert done.stdout.startswith(("usage: dmimad", "dmimad 0."))
+@pytest.mark.parametrize("form", ["text", "jsonl"])
+def test_a_terminal_that_knows_no_utf_8(form: str) -> None:
+    path = folder("systematic-6.1") / "binary_runtime_measurements"
+    ended = program("replay", str(path), "--format", form, environment={"PYTHONIOENCODING": "ascii"})
+    assert (ended.returncode, ended.stderr) == (1, b"")
+    assert b"154" in ended.stdout.splitlines()[-1] or form == "text"
+
+
+# -- text ----------------------------------------------------------------------------------
+
+
+def test_text(run: Command) -> None:
+    path = folder("systematic-6.1") / "binary_runtime_measurements"
+    value = pcr_values("systematic-6.1")["sha256"].hex()
+    ended = run(path, "--pcr", f"sha256={value}", form="text")
+    lines = ended.out.splitlines()
+    assert ended.status == 1
+    assert lines[0] == "       2  table_load    linear1 254:0  inactive sha256:7432020a2a62… (4 targets)"
+    assert "  WARNING target.unmeasured: record 47: target 36, the last of 37," in ended.out
+    assert (
+        "\n154 records, 152 of device-mapper, dialect legacy, 0 violations\n0 devices at the end\n"
+        in ended.out
+    )
+    assert f"PCR 10 sha256  {value}  matches after record 153\n" in ended.out
+    assert lines[-1] == "findings: target.opaque 8, target.unmeasured 2"
+    ended = run(path, "--pcr", "sha1=" + "00" * 20, "--summary", form="text")
+    assert len(ended.out.splitlines()) == 7
+    assert "  does not match\n" in ended.out
+    assert "CRITICAL pcr.mismatch: the list never leads to the given sha1 value of PCR 10\n" in ended.out
+
+
+HOSTILE = [
+    b"\x1b[2J\x1b[31mred",
+    b"line\nfeed",
+    b"carriage\rreturn",
+    b"bell\x07\x08\x7f",
+    b"tab\tand\x00nul",
+    "bidi\u202eevil\u2066".encode(),
+    "next\u0085line\u2028".encode(),
+    b"\xff\xfe\x9b31m",
+    b'quote"\\back',
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("form", ["text", "jsonl"])
+def test_hostile_names(run: Command, tmp_path: Path, name: bytes, form: str) -> None:
+    """Nothing in a name moves the cursor, begins a line or breaks the JSON."""
+    kernel = Kernel("legacy")
+    kernel.create(name, (linear(0),), b"U" + name)
+    kernel.rename(name, b"2" + name)
+    impossible = replay_items(kernel.items)
+    assert impossible.alarms == []
+    listed = [*kernel.items, kernel.items[-1]]  # repeated: a finding
+    ended = run(write(tmp_path, listed), form=form)
+    assert ended.status == 1
+    assert (
+        all(character.isprintable() for line in ended.out.split("\n") for character in line)
+        or form == "jsonl"
+    )
+    if form == "jsonl":
+        assert ended.summary["devices"][0]["name"] == (b"2" + name).decode("utf-8", "backslashreplace")
+        assert len(ended.out.split("\n")) == len(ended.lines) + 1
+        assert not re.search("[\x00-\x09\x0b-\x1f]", ended.out)
+    else:
+        assert len(ended.out.splitlines()) == len(ended.out.split("\n")) - 1 == 12
+
+
+# -- progress ------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    """Standard error, where somebody looks at it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("seconds", [0.1, 10.0])
+def test_progress_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """A line that tells how far it is, for what takes long, and that is wiped at the end."""
+    path = write(tmp_path, bytes(3 << 20))
+    now = iter(seconds * number for number in range(100))
+    monkeypatch.setattr("time.monotonic", lambda: next(now))
+    shown, silent = Terminal(), io.StringIO()
+    with path.open("rb") as stream:
+        assert sum(len(chunk) for chunk in command._with_progress(stream, shown)) == 3 << 20
+    with path.open("rb") as stream:
+        assert sum(len(chunk) for chunk in command._with_progress(stream, silent)) == 3 << 20
+    assert silent.getvalue() == ""
+    if seconds == 0.1:
+        assert shown.getvalue() == ""
+    else:
+        assert "\r1 of 3 MiB (33 %)\x1b[K" in shown.getvalue()
+        assert shown.getvalue().endswith("\r\x1b[K")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from dmimad.adapters.baseline_files import read_baseline_file
-from dmimad.commands.banks import Banks, other_banks
+from dmimad.commands.banks import Banks, share_banks
 from dmimad.commands.errors import UsageError
 from dmimad.core.baseline import Baseline
 from dmimad.core.device import Device, Dialect
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.baseline is not None:
         baseline = read_baseline_file(Path(arguments.baseline))
     dialect = None if arguments.dialect == "auto" else Dialect(arguments.dialect)
-    banks = other_banks(arguments.path, dict(arguments.pcr), arguments.until)
+    banks = share_banks(arguments.path, dict(arguments.pcr), arguments.until)
     replay = Replay(banks.own_reader(), Tracker(dialect), baseline, banks)
     report = (JsonReport if arguments.format == "jsonl" else TextReport)(
         sys.stdout, steps=not arguments.summary
@@ -125,7 +125,8 @@ class Replay:
 
     def join_banks(self) -> None:
         """The PCR values of all banks, once the list has been read."""
-        self.pcrs, self.matches = self._banks.results(self.reader)
+        right = not self.counts["record.template_digest"]
+        self.pcrs, self.matches = self._banks.results(self.reader, digests_right=right)
 
     def closing_findings(self) -> list[Finding]:
         """What only the end of the list shows."""

@@ -25,6 +25,8 @@ MAX_TARGET_TEXT_BYTES = 2048 + 128
 MAX_FRAGMENT_STORE_BYTES = 8 << 20
 #: Ways to put a load together that are tried before giving up.
 MAX_COMBINATIONS = 512
+#: Parts kept of one device's tables of one length: what each of its records may cost is bounded by it.
+MAX_PARTS_PER_TABLE = 1024
 
 _TARGET = re.compile(rb"target_index=([0-9]{1,10}),target_begin=([0-9]{1,20}),target_len=([0-9]{1,20}),")
 _ATTRIBUTE = re.compile(rb",(?=[a-z][a-z0-9_]*=)")
@@ -111,8 +113,12 @@ class FragmentStore:
         """Remember a part; one without targets leads nowhere and is not kept."""
         if fragment.last < fragment.first:
             return
-        self._parts.setdefault(metadata, []).append(fragment)
+        parts = self._parts.setdefault(metadata, [])
+        parts.append(fragment)
         self._parts.move_to_end(metadata)
+        if len(parts) > MAX_PARTS_PER_TABLE:
+            self._bytes -= len(parts.pop(0).text)
+            self.evicted = True
         self._bytes += len(fragment.text)
         while self._bytes > MAX_FRAGMENT_STORE_BYTES:
             oldest = next(iter(self._parts))
@@ -141,20 +147,22 @@ class FragmentStore:
         starting: dict[int, list[Fragment]] = {}
         for part in self._parts.get(metadata, []):
             starting.setdefault(part.first, []).append(part)
-        stack: list[tuple[tuple[Fragment, ...], hashlib._Hash]] = [
-            ((part,), hashlib.sha256()) for part in starting.get(0, [])
-        ]
-        for _ in range(MAX_COMBINATIONS):
-            if not stack:
-                return
-            chain, before = stack.pop()
-            hashed = before.copy()
-            hashed.update(chain[-1].text)
-            after = chain[-1].last + 1
+        levels: list[tuple[tuple[Fragment, ...], hashlib._Hash, Iterator[Fragment]]] = []
+        levels.append(((), hashlib.sha256(), reversed(starting.get(0, []))))
+        looked_at = 0
+        while levels and looked_at < MAX_COMBINATIONS:
+            chain, before, following = levels[-1]
+            found = next(following, None)
+            if found is None:
+                levels.pop()
+                continue
+            looked_at += 1
+            longer, hashed, after = (*chain, found), before.copy(), found.last + 1
+            hashed.update(found.text)
             if after == stop:
-                yield chain, hashed.digest()
+                yield longer, hashed.digest()
             elif after < stop:
-                stack.extend(((*chain, part), hashed) for part in starting.get(after, []))
+                levels.append((longer, hashed, reversed(starting.get(after, []))))
 
 
 @dataclass(slots=True)

@@ -40,6 +40,8 @@ from dmimad.core.table import LoadAssembly, Table, fragment_of, make_table, opaq
 
 #: Devices tracked at once; Linux allows 2**20 minors, no host comes near this.
 MAX_DEVICES = 65_536
+#: Devices up to which one is searched for that a record does not name.
+MAX_SEARCHED = 512
 
 #: Key of a device whose numbers no record has told yet: this and a part of a hash.
 _NAME_KEY = "name-"
@@ -135,10 +137,10 @@ class Tracker:
             major, minor = (*items(pair), None, None)[:2]
             self._seen_numbers.add((integer(major), integer(minor)))
         self._loads = {key: read_load(table(load)) for key, load in table(document.get("loads")).items()}
-        outdated = set(items(document.get("outdated")))
-        for key, stored in devices.items():
-            device = read_device(key, stored)
-            if key not in outdated:
+        outdated = {str(key) for key in items(document.get("outdated"))}
+        restored = [read_device(key, stored) for key, stored in devices.items()]
+        for device in sorted(restored, key=lambda device: (device.since, device.key)):
+            if device.key not in outdated:
                 self._by_name[device.name] = device
             number = _number(device)
             if number is not None:
@@ -235,9 +237,9 @@ class Tracker:
         if not _begins_boot(record):
             return None
         self.boots += 1
-        if self.boots == 1:
+        if record.index == 0:
             return None
-        gone = tuple(self.devices)
+        gone = tuple(sorted(self.devices, key=lambda device: device.key))
         self.evidence.new_kernel()
         self.knowledge.begin(self.boots)
         self.complete, self.since_boot, self._dm_records_before = True, False, self.dm_records
@@ -417,7 +419,7 @@ class Tracker:
             self._report("table.unmeasured", text, at, device=device.key, severity=Severity.INFO, about=table)
 
     def _born_here(self, device: Device, *, known: bool) -> bool:
-        """Whether the slot's table came after measuring began: its former one is ``known``, or the device is new."""
+        """Whether a table came after measuring began: the former one is ``known``, or the device is new."""
         return self.since_boot or known or _number(device) in self._seen_numbers
 
     def _doubt(
@@ -582,11 +584,12 @@ class Tracker:
     def _nameless(self, new: Identity, at: int, *, staged_too: bool) -> Device:
         """The device of a rename that names only the new name: it has no active table.
 
-        A rename changes the name and keeps the uuid, or keeps the name and sets the first uuid.
+        A rename changes the name and keeps the uuid, or keeps the name and sets the first uuid.  Of very
+        many devices none is looked for: every such record would cost that much.
         """
         candidates = [
             device
-            for device in self._by_name.values()
+            for device in (self._by_name.values() if len(self._by_name) <= MAX_SEARCHED else ())
             if device.active is None
             and (staged_too or device.inactive is None)
             and (device.uuid == new.uuid or (device.name == new.name and not device.uuid))

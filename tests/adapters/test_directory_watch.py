@@ -5,7 +5,6 @@ nothing but the slow check.  Debouncing is tested by the order of things only: a
 for quiet belongs to the same item.
 """
 
-
 from __future__ import annotations
 
 import asyncio

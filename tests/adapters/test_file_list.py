@@ -4,7 +4,6 @@ Where `check_interval_seconds` is `NEVER`, nothing but inotify can have told; wh
 nothing but the slow check.
 """
 
-
 from __future__ import annotations
 
 import asyncio

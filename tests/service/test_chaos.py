@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asyncinotify import Inotify, Mask
 
 from tests.broker import Broker, Subscriber, subscribed_to
 from tests.service.daemon_process import DaemonProcess, prepared, running
@@ -35,6 +36,8 @@ from tests.service.witness import Alert, Tap, alerts, all_arrived, arrived, firs
 
 SEEDS = [int(seed) for seed in os.environ.get("DMIMAD_CHAOS_SEEDS", "1").split()]
 LIVES = 20
+#: What the daemon is doing when it is killed, the more often the more is at stake.
+ENDS = ("starting", "reading", "reading", "publishing", "publishing", "storing", "storing", "storing")
 #: Two lists together are one machine's: the second boot_aggregate is a kexec that carries the list over.
 LISTS = (
     ("systematic-7.2", "random-7.2"),
@@ -140,23 +143,36 @@ class Chaos:
         await daemon.start()
         trouble = asyncio.create_task(self.trouble())
         try:
-            end = self.random.choice(("starting", "reading", "reading", "publishing", "publishing"))
+            end = self.random.choice(ENDS)
+            self.did.append(end)
             if end != "starting":
                 await daemon.ready()
-            for piece in growth:
+            last = growth[-1:] if end == "storing" else []
+            for piece in growth[: len(growth) - len(last)]:
                 self.host.append(piece)
                 await self.moment(0.02)
-            if end == "publishing":
-                seen = len(self.tap.messages)
-                with contextlib.suppress(AssertionError, TimeoutError):  # there may be nothing to publish
-                    async with asyncio.timeout(0.5):
-                        await self.tap.wait_for(lambda: len(self.tap.messages) > seen, lambda: "any")
-            else:
-                await self.moment(0.3 if end == "starting" else 0.1)
-            self.did.append(end)
+            await self.end(end, b"".join(last))
             await daemon.kill()
         finally:
             await trouble
+
+    async def end(self, end: str, growth: bytes) -> None:
+        """Until the moment of death, or a little later if it does not come."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                match end:
+                    case "starting":
+                        await self.moment(0.3)
+                    case "reading":
+                        await self.moment(0.1)
+                    case "publishing":  # the broker has it, the daemon has not heard of that
+                        seen = len(self.tap.messages)
+                        await self.tap.wait_for(lambda: len(self.tap.messages) > seen, lambda: "any")
+                    case "storing":  # the first page of a transaction is written
+                        with Inotify() as inotify:
+                            inotify.add_watch(self.host.state, Mask.MODIFY)
+                            self.host.append(growth)
+                            await inotify.get()
 
     async def trouble(self) -> None:
         """What befalls the broker meanwhile; all is well again afterwards."""
