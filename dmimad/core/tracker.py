@@ -236,9 +236,10 @@ class Tracker:
             return Step(record.index, None, None, False, (finding,))
         if not _begins_boot(record):
             return None
-        self.boots += 1
         if record.index == 0:
+            self.boots = 1
             return None
+        self.boots = max(self.boots, 1) + 1  # a former kernel's boot, even if its first record is gone
         gone = tuple(sorted(self.devices, key=lambda device: device.key))
         self.evidence.new_kernel()
         self.knowledge.begin(self.boots)

@@ -7,6 +7,7 @@ stored as JSON; and messages that are what they should be.  Used by the bounded 
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ def check_list(data: bytes, cuts: Sequence[int] = ()) -> None:
     """Any bytes as a list, whole and cut."""
     steps, reader, tracker = steps_of([data])
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    again, reader_again, _ = steps_of([data[a:b] for a, b in zip(places, places[1:], strict=False)])
+    again, reader_again, _ = steps_of([data[start:stop] for start, stop in itertools.pairwise(places)])
     assert again == steps
     assert reader_again.position == reader.position
     assert str(reader_again.broken) == str(reader.broken)
@@ -64,7 +65,7 @@ def check_monitor(data: bytes, cuts: Sequence[int] = ()) -> None:
     disk = Disk()
     now = 1_000_000.0
     sent: list[str] = []
-    for start, stop in zip(places, places[1:], strict=False):
+    for start, stop in itertools.pairwise(places):
         now += 1
         whole.feed(data[start:stop], now)
         monitor.feed(data[start:stop], now)
@@ -121,7 +122,7 @@ class Disk:
             {key: json.loads(text) for key, text in sorted(kept.items())}
             for kept in (self.devices, self.alerts)
         ]
-        return Stored(json.loads(self.checkpoint), *documents, list(self.facts))
+        return Stored(json.loads(self.checkpoint), documents[0], documents[1], list(self.facts))
 
 
 def check_baseline(data: bytes) -> Baseline | None:
@@ -129,8 +130,10 @@ def check_baseline(data: bytes) -> Baseline | None:
     try:
         return parse_baseline(data.decode("utf-8", "replace"), "file")
     except BaselineError as error:
-        assert str(error).startswith("file")
-        return None
+        refused = str(error)
+    assert refused.startswith("file")
+    assert "\n" not in refused
+    return None
 
 
 # -- mutations -----------------------------------------------------------------------------

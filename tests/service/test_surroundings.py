@@ -18,6 +18,7 @@ from tests.broker import Broker, free_port, subscribed_to
 from tests.service.daemon_process import DaemonProcess, prepared, running
 from tests.service.host import Host, entry
 from tests.service.lists import ascii_records, load_hash
+from tests.service.relay import Relay
 from tests.service.witness import alerts, all_arrived, arrived, first_arrivals
 
 UNUSABLE = 2
@@ -43,29 +44,30 @@ async def complaint(settings: Path) -> str:
 
 class TestBroker:
     async def test_that_comes_later_gets_everything_in_order(
-        self, mosquitto: str, tmp_path: Path, corpus: Path
+        self, broker: Broker, tmp_path: Path, corpus: Path
     ) -> None:
+        """The relay stands for it, for a broker would take alerts before the subscriber is there."""
         records = ascii_records(corpus / "systematic-6.1")
-        (tmp_path / "broker").mkdir()
-        broker = Broker(mosquitto, tmp_path / "broker")
-        host = Host(tmp_path / "host", broker.port)
-        host.approve(entry("linear1", [load_hash(records[2])]))
-        async with running(host.settings) as daemon:
-            told = await daemon.wait_for_log("mqtt_unavailable")
-            assert f"127.0.0.1:{broker.port}" in told["problem"]
-            for record in records:
-                host.append(record)
-            await daemon.wait_for_metric("dmimad_list_position", len(records))
-            assert await daemon.metric("dmimad_mqtt_connected") == 0
-            with broker:
-                async with subscribed_to(broker) as subscriber:
-                    await host.settled(len(records))
-                    await all_arrived(broker, subscriber)
-                    found = first_arrivals(alerts(subscriber.messages))
-            assert len(found) > 64  # more than go out at once
-            assert [alert.sequence for alert in found] == list(range(1, len(found) + 1))
-            await daemon.wait_for_metric("dmimad_mqtt_connected", 0)
-            assert await daemon.terminate() == 0
+        async with Relay(broker.port) as relay, subscribed_to(broker) as subscriber:
+            await relay.slam()
+            host = Host(tmp_path / "host", relay.port)
+            host.approve(entry("linear1", [load_hash(records[2])]))
+            async with running(host.settings) as daemon:
+                told = await daemon.wait_for_log("mqtt_unavailable")
+                assert f"127.0.0.1:{relay.port}" in told["problem"]
+                for record in records:
+                    host.append(record)
+                await daemon.wait_for_metric("dmimad_list_position", len(records))
+                assert await daemon.metric("dmimad_mqtt_connected") == 0
+                await relay.open()
+                await host.settled(len(records))
+                await all_arrived(broker, subscriber)
+                found = first_arrivals(alerts(subscriber.messages))
+                assert len(found) > 64  # more than go out at once
+                assert [alert.sequence for alert in found] == list(range(1, len(found) + 1))
+                broker.kill()
+                await daemon.wait_for_metric("dmimad_mqtt_connected", 0)
+                assert await daemon.terminate() == 0
 
 
 class TestList:
