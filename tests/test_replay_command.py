@@ -377,8 +377,13 @@ def test_standard_input_with_nothing_in_it() -> None:
 
 @pytest.mark.parametrize("bank", ["sha1", "sha256"])
 @pytest.mark.parametrize("edited", [False, True], ids=["honest", "edited"])
-def test_a_long_list_has_the_same_banks(run: Command, tmp_path: Path, bank: str, *, edited: bool) -> None:
+def test_a_long_list_has_the_same_banks(tmp_path: Path, bank: str, *, edited: bool) -> None:
     """They are replayed by a second process where there is a second processor."""
+
+    def run(*arguments: str) -> Ended:
+        ended = program("replay", *arguments, "--format", "jsonl")
+        return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+
     kernel = Kernel("legacy")
     kernel.create(b"root", (linear(0),))
     listed = [*kernel.items, *(buffer("other", bytes([number]) * (1 << 20)) for number in range(20))]
@@ -387,7 +392,7 @@ def test_a_long_list_has_the_same_banks(run: Command, tmp_path: Path, bank: str,
     listed += [file(b"/bin/sh"), file(b"/bin/true")]
     index = len(listed) - 2
     values = {name: replayed(listed[: index + 1], name).hex() for name in ("sha1", "sha256", "sha384")}
-    path = write(tmp_path, binary_list(listed, bank))
+    path = str(write(tmp_path, binary_list(listed, bank)))
     ended = run(path, *(f"--pcr={name}={value}" for name, value in values.items()))
     assert ended.summary["pcr"] == {name: replayed(listed, name).hex() for name in values}
     assert ended.summary["pcr_match"] == dict.fromkeys(values, index)

@@ -322,6 +322,28 @@ def test_a_name_that_two_claim() -> None:
     assert {key: found.name for key, found in outcome.devices.items()} == {"254:0": b"b", "254:1": b"a"}
 
 
+@pytest.mark.parametrize(("dialect", "name"), [("ordered", b"b"), ("legacy", b"a")])
+def test_a_resume_under_a_former_name(dialect: str, name: bytes) -> None:
+    """Reworked kernels write the present name, older ones may mean the one the table was loaded under."""
+    kernel = Kernel(dialect)
+    kernel.create(b"a", (linear(0),))
+    kernel.rename(b"a", b"b")
+    kernel.load(b"b", (linear(8),))
+    kernel.load(b"b", (linear(16),))
+    kernel.resume(b"b")
+    kernel.rename(b"b", b"a")
+    kernel.rename(b"a", b"b")
+    kernel.load(b"b", (linear(8),))
+    kernel.resume(b"b")
+    assert kernel.dropped == {"device_rename": 1, "table_load": 1}
+    outcome = replay_items(kernel.items)
+    assert outcome.alarms == []
+    (tracked,) = outcome.devices.values()
+    assert tracked.name == name
+    assert tracked.active is not None
+    assert tracked.active.hash == kernel.devices[b"b"].running
+
+
 def test_former_names_are_bounded() -> None:
     kernel = Kernel("legacy")
     kernel.create(b"0", (linear(0),))
