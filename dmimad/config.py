@@ -157,6 +157,9 @@ class SourceSettings:
     hold_open: bool = _setting(
         True, "Keep the list open, so that nobody can trim it; false lets others trim it."
     )
+    trim_expected: bool = _setting(
+        False, "Trimming by others is planned: report it as information while no record is lost by it."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +167,27 @@ class LiveSettings:
     """The second witness: the tables that are live in the kernel."""
 
     enabled: bool = _setting(True, "Compare with the live tables; false where dm ioctls are not to be used.")
+    socket: str = _setting(
+        "auto",
+        "Socket of the observer (dmimad observe); auto: /run/dmimad/live.sock if it is there, "
+        "otherwise an observer of the daemon's own if it may start one.",
+        check=_check_path,
+        file=True,
+    )
+    interval_seconds: float = _setting(
+        30.0, "Look at the live tables at least this often.", minimum=0.1, maximum=86400.0
+    )
+    wake_ups: bool = _setting(True, "Look at once when the kernel announces a change to a mapped device.")
+
+
+@dataclass(frozen=True, slots=True)
+class TpmSettings:
+    """The TPM's PCR 10, which seals the list."""
+
+    enabled: bool = _setting(True, "Compare the list with the PCR where there is a TPM.")
+    interval_seconds: float = _setting(
+        60.0, "Compare at least this often, beside after new records.", minimum=1.0, maximum=86400.0
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +300,7 @@ class Settings:
     host: HostSettings = HostSettings()
     source: SourceSettings = SourceSettings()
     live: LiveSettings = LiveSettings()
+    tpm: TpmSettings = TpmSettings()
     mqtt: MqttSettings = MqttSettings()
     metrics: MetricsSettings = MetricsSettings()
     state: StateSettings = StateSettings()
