@@ -169,8 +169,7 @@ class LiveSettings:
     enabled: bool = _setting(True, "Compare with the live tables; false where dm ioctls are not to be used.")
     socket: str = _setting(
         "auto",
-        "Socket of the observer (dmimad observe); auto: /run/dmimad/live.sock if it is there, "
-        "otherwise an observer of the daemon's own if it may start one.",
+        "The observer's socket; auto: /run/dmimad/live.sock, or an observer of the daemon's own.",
         check=_check_path,
         file=True,
     )

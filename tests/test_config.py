@@ -30,8 +30,9 @@ def parse(text: str) -> config.Settings:
 def test_defaults_are_those_of_the_contract() -> None:
     assert dataclasses.asdict(DEFAULTS) == {
         "host": {"id": "test-host"},
-        "source": {"path": "auto", "poll_interval_seconds": 0.1, "hold_open": True},
-        "live": {"enabled": True},
+        "source": {"path": "auto", "poll_interval_seconds": 0.1, "hold_open": True, "trim_expected": False},
+        "live": {"enabled": True, "socket": "auto", "interval_seconds": 30.0, "wake_ups": True},
+        "tpm": {"enabled": True, "interval_seconds": 60.0},
         "mqtt": {
             "enabled": True,
             "host": "127.0.0.1",
@@ -66,8 +67,15 @@ def test_every_setting_can_be_set() -> None:
         path = "/run/list"
         poll_interval_seconds = 1
         hold_open = false
+        trim_expected = true
         [live]
         enabled = false
+        socket = "/run/other.sock"
+        interval_seconds = 5
+        wake_ups = false
+        [tpm]
+        enabled = false
+        interval_seconds = 5
         [mqtt]
         enabled = false
         host = "broker.example.org"
@@ -151,7 +159,7 @@ REFUSED = [
     (
         "[network]\nport = 1",
         ":1: network: unknown section; there are "
-        "host, source, live, mqtt, metrics, state, baseline, alerts, log",
+        "host, source, live, tpm, mqtt, metrics, state, baseline, alerts, log",
     ),
     ("\nport = 1", ":2: port: belongs in a section: [mqtt] or [metrics]"),
     ("nonsense = 1", ":1: nonsense: unknown setting, outside of any section"),
