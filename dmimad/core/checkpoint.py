@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from dmimad.core.device import Device, Dialect
 from dmimad.core.errors import MalformedError
 from dmimad.core.event import Identity, Metadata
+from dmimad.core.list_format import ListFormat
 from dmimad.core.measurement import BANK_OF_DIGEST_SIZE, ByteOrder
-from dmimad.core.reader import ListFormat, Position
-from dmimad.core.table import Fragment, LoadAssembly, Table
+from dmimad.core.reader import Position
+from dmimad.core.table import Fragment, LoadAssembly, Provenance, Table
 
 #: Raised when older documents can no longer be read.
 FORMAT = 1
@@ -85,6 +86,9 @@ def position_document(position: Position) -> dict[str, object]:
             bank: {str(pcr): None if value is None else value.hex() for pcr, value in values.items()}
             for bank, values in position.pcrs.items()
         },
+        "anchor_digest": position.anchor_digest.hex(),
+        "after_anchor": position.after_anchor,
+        "carried_over": position.carried_over,
     }
 
 
@@ -112,9 +116,32 @@ def read_position(document: Document) -> Position:
     records, offset, last_length, violations = numbers
     if min(numbers) < 0 or last_length > offset:
         raise MalformedError("the stored position is damaged")
+    last_digest = hexadecimal(document.get("last_digest"))
+    anchor_digest, after_anchor = _read_anchor(document, last_digest, records)
+    carried_over = document.get("carried_over") is True
     return Position(
-        form, records, offset, last_length, hexadecimal(document.get("last_digest")), violations, pcrs
+        form,
+        records,
+        offset,
+        last_length,
+        last_digest,
+        violations,
+        pcrs,
+        anchor_digest,
+        after_anchor,
+        carried_over,
     )
+
+
+def _read_anchor(document: Document, last_digest: bytes, records: int) -> tuple[bytes, int]:
+    """By what the place is found in a trimmed list; earlier documents do not say it."""
+    if document.get("anchor_digest") is None:
+        return (last_digest, 0) if any(last_digest) else (b"", 0)
+    anchor_digest = hexadecimal(document["anchor_digest"])
+    after_anchor = integer(document.get("after_anchor"))
+    if (anchor_digest and not any(anchor_digest)) or not 0 <= after_anchor <= records:
+        raise MalformedError("the stored position is damaged")
+    return anchor_digest, after_anchor
 
 
 def _number(text: str) -> int:
@@ -178,6 +205,7 @@ def _table_document(stored: Table | None) -> dict[str, object] | None:
         "texts": [to_text(text) for text in stored.texts],
         "loaded_at": stored.loaded_at,
         "unmeasured": stored.unmeasured,
+        "provenance": stored.provenance.value,
     }
 
 
@@ -194,7 +222,18 @@ def _read_table(value: object) -> Table | None:
         tuple(to_bytes(text) for text in items(document.get("texts"))),
         None if loaded_at is None else integer(loaded_at),
         integer(document.get("unmeasured")),
+        _read_provenance(document.get("provenance")),
     )
+
+
+def _read_provenance(value: object) -> Provenance:
+    """Who says that a table is in its slot; older states had one witness."""
+    if value is None:
+        return Provenance.MEASURED
+    try:
+        return Provenance(str(value))
+    except ValueError as error:
+        raise MalformedError("a stored table is damaged") from error
 
 
 # -- loads under way -----------------------------------------------------------------------

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from dmimad.core.errors import TransitionError
 from dmimad.core.event import EventKind, Identity
-from dmimad.core.table import Table
+from dmimad.core.table import Provenance, Table
 
 
 class Dialect(enum.StrEnum):
@@ -168,9 +168,10 @@ def advance(
             raise TransitionError(kind, device.slots, "no table was loaded")
         return _with_slots(device, device.active, staged, device.changed_at, at)
     if action is Action.SWAP:
-        return device._replace(
-            active=device.inactive, inactive=None, aliased=False, changed_at=at, staged_at=at
-        )
+        active = device.inactive
+        if active is not None and active.provenance is not Provenance.MEASURED:
+            active = active._replace(provenance=Provenance.MEASURED)  # nobody has seen it in this slot
+        return device._replace(active=active, inactive=None, aliased=False, changed_at=at, staged_at=at)
     if action is Action.CLEAR or action is Action.CLEAR_ALIAS:
         return device._replace(inactive=None, aliased=action is Action.CLEAR_ALIAS, staged_at=at)
     if action is Action.REMOVE:

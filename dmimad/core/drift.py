@@ -15,7 +15,7 @@ from dmimad.core.baseline import Baseline, Entry
 from dmimad.core.device import Device
 from dmimad.core.event import printable
 from dmimad.core.finding import Finding, make_finding
-from dmimad.core.table import Table
+from dmimad.core.table import Provenance, Table
 
 
 class Verdict(enum.StrEnum):
@@ -59,7 +59,7 @@ def judge(device: Device, baseline: Baseline, *, report_unexpected: bool) -> Jud
 
 
 def _slot(device: Device, table: Table | None, entry: Entry, code: str, record: int) -> Finding | None:
-    if table is None or table.hash in entry.hashes:
+    if table is None or not table.hash or table.hash in entry.hashes:
         return None
     verb = "runs" if code == "drift.active" else "has staged"
     text = f"{_shown(device)} {verb} a table that is not approved"
@@ -68,10 +68,11 @@ def _slot(device: Device, table: Table | None, entry: Entry, code: str, record: 
         code,
         text,
         device=device.key,
-        record=record,
+        record=None if table.provenance is Provenance.OBSERVED else record,
         expected=expected,
         actual=table.label,
         baseline=entry.origin,
+        witness=table.provenance.value,
     )
 
 
@@ -95,7 +96,7 @@ def missing(devices: Iterable[Device], baseline: Baseline) -> dict[str, Finding]
     }
 
 
-def removed(device: Device, baseline: Baseline, record: int) -> Finding | None:
+def removed(device: Device, baseline: Baseline, record: int | None) -> Finding | None:
     """A device that went: a finding if it was approved (and is not reported as missing anyway).
 
     An entry that only says with a pattern what may exist does not say that it must go on existing.

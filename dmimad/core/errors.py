@@ -4,6 +4,7 @@
     ├── MalformedError       bytes that are not what their format says (list, record, event)
     ├── TransitionError      a dm event that the device's state does not allow
     ├── ResumeError          a checkpoint that does not belong to this list
+    │   └── ListGapError     the list was trimmed, and the last record read is not in it any more
     ├── BaselineError        a baseline file that is not usable
     ├── SettingsError        a settings file that is not usable
     └── AdapterError         the outside world: a file, a socket, a broker, a database
@@ -45,6 +46,10 @@ class TransitionError(DmimadError):
 
 class ResumeError(DmimadError):
     """The list is not the one the checkpoint was taken from; read it from the start."""
+
+
+class ListGapError(ResumeError):
+    """Records were deleted from the list, the last one read among them; what came next may be lost."""
 
 
 class _FileError(DmimadError):

@@ -22,10 +22,14 @@ class Severity(enum.StrEnum):
 #: Code -> (usual severity, meaning in one line).  `tracker` and `drift` may lower or raise it by context.
 CODES: Mapping[str, tuple[Severity, str]] = {
     "drift.active": (Severity.CRITICAL, "the active table is not an approved one"),
+    "drift.live": (Severity.CRITICAL, "a live table is not one that was measured"),
     "drift.inactive": (Severity.WARNING, "a table that is not approved is staged"),
     "device.unexpected": (Severity.WARNING, "no baseline entry matches this device"),
     "device.missing": (Severity.CRITICAL, "a required device does not exist or has no active table"),
     "device.removed": (Severity.WARNING, "an approved device was removed"),
+    "measurement.absent": (Severity.CRITICAL, "a live device that should have been measured was not"),
+    "activity.unrecorded": (Severity.INFO, "something was done to a device that left no new record"),
+    "watch.interrupted": (Severity.INFO, "nobody watched for a while; what was undone meanwhile is unknown"),
     "table.unmeasured": (Severity.CRITICAL, "a table is in use whose load was never measured"),
     "table.hash_mismatch": (Severity.CRITICAL, "the kernel reports another hash than the measured load has"),
     "target.unmeasured": (
@@ -33,10 +37,11 @@ CODES: Mapping[str, tuple[Severity, str]] = {
         "the last target of a table was not measured (kernels before the rework)",
     ),
     "target.opaque": (Severity.INFO, "a target whose configuration the kernel does not measure"),
+    "target.degraded": (Severity.WARNING, "a target says that something in it broke or changed state"),
     "record.malformed": (Severity.WARNING, "a record does not follow its format"),
     "record.event_digest": (Severity.CRITICAL, "a record's event digest is not that of its data"),
     "record.template_digest": (Severity.CRITICAL, "a record's template digest is not that of its data"),
-    "list.trimmed": (Severity.WARNING, "records were deleted from the front of the list"),
+    "list.trimmed": (Severity.CRITICAL, "records were deleted from the front of the list"),
     "list.gap": (Severity.CRITICAL, "records may have been lost unseen"),
     "list.restarted": (Severity.INFO, "the list began again: reboot or kexec"),
     "pcr.mismatch": (Severity.CRITICAL, "the list does not lead to the PCR's value"),

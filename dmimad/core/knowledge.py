@@ -17,10 +17,14 @@ from collections.abc import Iterable, Sized
 
 from dmimad.core.errors import MalformedError
 from dmimad.core.event import Identity, Metadata
+from dmimad.core.health import stable_digest
 from dmimad.core.table import Fragment, FragmentStore
 
 #: Facts of each kind kept; beyond that a missing record can no longer be proven to be one.
 MAX_FACTS_PER_KIND = 262_144
+
+#: Names remembered per device number, to rebuild what a live table was loaded under.
+MAX_IDENTITIES_PER_NUMBER = 64
 
 #: Kinds of facts whose order matters: a number comes before their other parts.
 _ORDERED = ("resumed", "fragment")
@@ -48,6 +52,9 @@ class Knowledge:
         """Forget everything: the list's ``boot``-th boot begins, and facts of others are not its own."""
         self.records: set[bytes] = set()
         self.loaded: set[bytes] = set()
+        self.stable_of: dict[bytes, bytes] = {}
+        self.by_stable: dict[bytes, bytes] = {}
+        self._identities: dict[tuple[int, int], dict[Identity, None]] = {}
         self.resumed: set[bytes] = set()
         self.removed: set[Removal] = set()
         self.renamed: set[Rename] = set()
@@ -99,12 +106,17 @@ class Knowledge:
             self.resumed.add(parts[0])
             self.last_active[_metadata(parts[1:])] = parts[0]
             self._resumes += 1
+        elif kind == "stable":
+            self._add_stable(parts[0], parts[1])
+        elif kind == "identity":
+            number, identity = (int(parts[0]), int(parts[1])), Identity(parts[2], parts[3])
+            self._identities.setdefault(number, {})[identity] = None
         elif kind == "removed":
             self.removed.add(((int(parts[0]), int(parts[1])) if parts[0] else None, parts[2]))
         elif kind == "renamed":
-            number = (int(parts[0]), int(parts[1])) if parts[0] else None
-            self.renamed.add((number, parts[2], parts[3]))
-            self.renamed_numbers.add(number)
+            renamed = (int(parts[0]), int(parts[1])) if parts[0] else None
+            self.renamed.add((renamed, parts[2], parts[3]))
+            self.renamed_numbers.add(renamed)
         elif kind == "fragment":
             self.fragments.add(_metadata(parts[3:]), Fragment(int(parts[0]), int(parts[1]), parts[2]))
         else:
@@ -123,11 +135,32 @@ class Knowledge:
             self.overflowed = True
         return True
 
-    def note_load(self, table_hash: bytes) -> None:
-        """A table was loaded."""
-        if table_hash not in self.loaded and self._room(self.loaded):
-            self.loaded.add(table_hash)
-            self._note("loaded", table_hash)
+    def note_load(self, table_hash: bytes, metadata: Metadata, texts: tuple[bytes, ...] = ()) -> None:
+        """A table was loaded, as ``texts`` if they are known."""
+        if table_hash in self.loaded or not self._room(self.loaded):
+            return
+        self.loaded.add(table_hash)
+        self._note("loaded", table_hash)
+        self._note_identity(metadata.device, Identity(metadata.name, metadata.uuid))
+        stable = stable_digest(metadata, texts)
+        if stable is not None:
+            self._add_stable(table_hash, stable)
+            self._note("stable", table_hash, stable)
+
+    def _add_stable(self, table_hash: bytes, stable: bytes) -> None:
+        self.stable_of[table_hash] = stable
+        # Of several that differ only in what moves by itself any will do, if it is always the same.
+        self.by_stable[stable] = min(table_hash, self.by_stable.get(stable, table_hash))
+
+    def _note_identity(self, number: tuple[int, int], identity: Identity) -> None:
+        known = self._identities.setdefault(number, {})
+        if identity not in known and len(known) < MAX_IDENTITIES_PER_NUMBER:
+            known[identity] = None
+            self._note("identity", *_number_parts(number), *identity)
+
+    def identities(self, number: tuple[int, int]) -> Iterable[Identity]:
+        """Names and uuids that tables of devices with this number were loaded under."""
+        return self._identities.get(number, {}).keys()
 
     def note_resume(self, table_hash: bytes, metadata: Metadata) -> None:
         """A table was reported active by a resume."""

@@ -1,22 +1,24 @@
-"""The one object the daemon drives: list bytes, settings and time in; alerts and state out.
+"""The one object the daemon drives: list, observations, PCR values, settings, time in; alerts and state out.
 
 Source: the design's third idea.  What was read and what follows from it leave here as one
 `Commit`; until the caller says it is stored (`committed`), it is kept and asked for again, so a
 full disk delays and loses nothing.
 
 The monitor joins the parts of the core and decides nothing about the kernel itself: `reader`
-verifies, `tracker` follows devices, `drift` compares, `alert` gives findings their time.
+verifies, `anchor` finds the place in a trimmed list, `tracker` follows devices, `fusion` holds them
+to the live ones, `pcr` compares with the TPM, `supervision` says which findings last how long.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from dmimad.core import cloudevent
 from dmimad.core.alert import AlertBook, alert_to_document
+from dmimad.core.anchor import Anchor, Found
 from dmimad.core.baseline import Baseline
 from dmimad.core.checkpoint import (
     FORMAT,
@@ -28,19 +30,18 @@ from dmimad.core.checkpoint import (
     table,
 )
 from dmimad.core.commit import Commit, Message, Stored
-from dmimad.core.device import Device
-from dmimad.core.drift import Judgement, Verdict, judge, missing, removed
-from dmimad.core.errors import MalformedError, ResumeError
+from dmimad.core.errors import ListGapError, MalformedError, ResumeError
 from dmimad.core.event import EventKind, printable
-from dmimad.core.finding import Finding, Severity, make_finding
+from dmimad.core.finding import Severity, make_finding
+from dmimad.core.fusion import Fusion
 from dmimad.core.measurement import Measurement
+from dmimad.core.observation import Observation
+from dmimad.core.pcr import PcrCheck
 from dmimad.core.reader import ListReader, Position
+from dmimad.core.registry import number_key
 from dmimad.core.snapshot import DeviceSeries
-from dmimad.core.table import Table
+from dmimad.core.supervision import Supervision
 from dmimad.core.tracker import Step, Tracker
-
-#: Findings that are told once and have no end.
-_ANNOUNCED = frozenset({"list.restarted", "list.trimmed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Policy:
     host: str
     hold_off_seconds: float = 2.0
     report_unexpected: bool = True
+    trim_expected: bool = False
 
 
 class Monitor:
@@ -71,6 +73,7 @@ class Monitor:
         self._boot = boot
         self._generation = 0
         self._blind_since: float | None = None
+        self._unwatched_since: float | None = None
         self._sequence = 0
         self._book = AlertBook(policy.hold_off_seconds)
         self._messages: list[Message] = []
@@ -81,16 +84,19 @@ class Monitor:
         """Nothing of the list has been read."""
         self._reader = ListReader()
         self._tracker = Tracker(keep_facts=True)
+        self._fusion = Fusion(self._tracker)
+        self._pcr = PcrCheck()
+        self._anchor: Anchor | None = None
+        self._gap_at: int | None = None
+        self.trimmed = 0
         self._caught_up = False
         self._judge_again = False
         self._verify: tuple[Position, bytes] | None = None
-        self._conditions: dict[str, set[str]] = {}
-        self._judgements: dict[str, Judgement] = {}
-        self._evidence: dict[str, dict[int, tuple[str, str]]] = {}
-        self._changed: set[str] = set()
-        self._documents: dict[str, bytes] = {}
         self._fresh = fresh
-        self._scope = hashlib.sha256(f"{self._boot}|{self._generation}".encode()).hexdigest()[:16]
+        scope = hashlib.sha256(f"{self._boot}|{self._generation}".encode()).hexdigest()[:16]
+        self._watch = Supervision(self._book, scope, self.findings)
+        self._watch.baseline = self.baseline
+        self._watch.report_unexpected = self.policy.report_unexpected
 
     # -- going on after a restart ----------------------------------------------------------
 
@@ -122,28 +128,18 @@ class Monitor:
         self._begin(fresh=False)
         self._reader = ListReader(position)
         self._tracker.restore(table(checkpoint.get("tracker")), stored.devices, stored.facts)
+        self.trimmed = integer(checkpoint.get("trimmed", 0))
         last_read = checkpoint.get("last_read")
         self.last_read = self._blind_since = last_read if isinstance(last_read, float) else None
-        self._restore_evidence(table(checkpoint.get("evidence")))
+        self._unwatched_since = self.last_read
         self._caught_up = checkpoint.get("caught_up") is True
         if position.records:
             self._verify = (position, b"")
-        for alert in self._book.holding():
-            kind, subject = alert.key.partition("|")[0], alert.finding.device
-            if kind == "missing" or (kind == self._scope and subject):
-                self._conditions.setdefault(subject, set()).add(alert.key)
+        self._watch.restore(list(self._book.holding()), table(checkpoint.get("evidence")))
         for device in self._tracker.devices:
-            self._view(device)
+            self._watch.view(device)
         self._judge_again = True  # baseline and settings may be others now
         return position.offset - position.last_length
-
-    def _restore_evidence(self, document: Document) -> None:
-        for key, records in document.items():
-            self._evidence[key] = {}
-            for index, pair in table(records).items():
-                if not (index.isdecimal() and isinstance(pair, list) and len(pair) == 2):  # a pair
-                    raise MalformedError("stored evidence is damaged")
-                self._evidence[key][int(index)] = (str(pair[0]), str(pair[1]))
 
     def recognise_again(self) -> int:
         """The list may be another one now: as `resume`, for what this process has read itself."""
@@ -162,10 +158,64 @@ class Monitor:
         self._generation += 1
         self._begin(fresh=True)
         if reason:
-            code = "list.trimmed" if reason == "trimmed" else "list.restarted"
-            self._report(make_finding(code, f"the list begins again: {reason}"), None, None, now)
-        if reason == "trimmed":
-            self._tracker.complete = False
+            self._watch.report(make_finding("list.restarted", f"the list begins again: {reason}"), now)
+
+    # -- a list that was trimmed -----------------------------------------------------------
+
+    def find_place(self) -> None:
+        """Records were deleted from the list: what is fed next begins at its first byte."""
+        self._verify = None
+        self._anchor = Anchor(self._reader.position)
+
+    def _place_found(self, found: Found, now: float) -> None:
+        self._anchor = None
+        self._reader = ListReader(found.position)
+        self._report_trimmed(found.trimmed, now)
+
+    def _report_trimmed(self, number: int, now: float) -> None:
+        """The kernel's list begins ``number`` records later than it did."""
+        if number <= self.trimmed:
+            return  # nothing was: the list was opened anew, or was cut and has been seen so before
+        before, self.trimmed = self.trimmed, number
+        more = number - before
+        text = f"{more} records were deleted from the front of the list; all of them had been read"
+        severity = Severity.INFO if self.policy.trim_expected else None
+        finding = make_finding(
+            "list.trimmed",
+            text,
+            severity=severity,
+            records=str(more),
+            expected=f"a list that begins with record {before}",
+            actual=f"a list that begins with record {number}",
+        )
+        self._watch.announce(f"{number}", finding, "", now)
+
+    def after_gap(self, now: float) -> None:
+        """The place was not found: the whole list is new, and what was before it may be lost.
+
+        What is fed next begins at its first byte.  Whether records were lost only the PCR can tell: if the
+        replay still leads to it, all that is gone had been read.
+        """
+        position = self._reader.position
+        self._anchor, self._verify = None, None
+        self._gap_at = position.records
+        self._reader = ListReader(replace(position, offset=0, last_length=0, last_digest=b""))
+        self._tracker.complete = False
+
+    def _settle_gap(self, now: float, *, tpm: bool) -> None:
+        """Say what the gap was, once the PCR has told or cannot tell."""
+        if self._gap_at is None:
+            return
+        at, verified = self._gap_at, self._pcr.verified
+        if verified:
+            self._gap_at = None
+            self._tracker.complete = True
+            self._watch.cease_list("list.gap", now)
+            self._report_trimmed(at, now)
+        elif verified is False or not tpm:
+            reason = "the PCR shows that some were" if verified is False else "without a TPM nobody can tell"
+            text = f"the last record read ({at - 1}) is not in the list: records may be lost; {reason}"
+            self._watch.hold_list(make_finding("list.gap", text, record=at), now)
 
     # -- input -----------------------------------------------------------------------------
 
@@ -173,8 +223,15 @@ class Monitor:
         """Take the next bytes of the list, read at ``now``.
 
         Raises:
-            ResumeError: the list is not the one the checkpoint is of; `start_over`, and read from byte 0.
+            ResumeError: the list is not the one the checkpoint is of; `find_place` or `start_over`, and
+                read from byte 0.
         """
+        if self._anchor is not None:
+            found = self._anchor.feed(data)
+            if found is None:
+                return
+            self._place_found(found, now)
+            data = found.rest
         if self._verify is not None:
             data = self._recognise(*self._verify, data)
         before = self._reader.records
@@ -205,19 +262,26 @@ class Monitor:
         """Everything in the list has been fed.
 
         Raises:
-            ResumeError: the list ends before the checkpoint does; `start_over`, and read from byte 0.
+            ResumeError: the list ends before the checkpoint does; as `feed`.
+            ListGapError: the place was looked for and not found; `after_gap`, and read from byte 0.
         """
+        if self._anchor is not None:
+            found = self._anchor.close()
+            if found is None:
+                raise ListGapError("the last record read is not in the list any more")
+            self._place_found(found, now)
+            self.feed(found.rest, now)
         if self._verify is not None:
             raise ResumeError("the list ends before the checkpoint")
         self.last_read = now
         self._blind_since = None
         if not self._caught_up:
             self._caught_up = True
-            self._cease_others(now)
+            self._watch.cease_others(now)
         if self._judge_again:
             self._judge_again = False
             self._judge_all(now)
-        self._check_missing(now, None)
+        self._watch.check_missing(self._tracker.devices, now, None)
         self.tick(now)
 
     def lost_sight(self) -> None:
@@ -236,211 +300,163 @@ class Monitor:
 
     def set_baseline(self, baseline: Baseline, now: float) -> None:
         """Another baseline is in force."""
-        self.baseline = baseline
+        self.baseline = self._watch.baseline = baseline
         self._judge_all(now)
 
     def set_policy(self, policy: Policy, now: float) -> None:
         """Other settings are in force."""
         self.policy = policy
+        self._watch.report_unexpected = policy.report_unexpected
         self._book.hold_off_seconds = policy.hold_off_seconds
         self._judge_all(now)
         self.tick(now)
 
     def _judge_all(self, now: float) -> None:
         for device in list(self._tracker.devices):
-            self._judge(device, now, None)
-        self._cease_removed(now)
+            self._watch.judge(device, now, None, at_once=self._was_blind(now))
+        self._watch.cease_removed(now)
         if self._caught_up:
-            self._check_missing(now, None)
-
-    def _cease_removed(self, now: float) -> None:
-        """A removal is no news once no entry asks for the device, or one asks for it by `missing`."""
-        wanted = {entry.label for entry in self.baseline.entries if not entry.required}
-        for alert in list(self._book.holding()):
-            if alert.key.startswith("removed|") and alert.finding.data.get("expected") not in wanted:
-                self._book.cease(alert.key, now=now, record=None)
-
-    # -- one record ------------------------------------------------------------------------
-
-    def _take(self, step: Step, record: Measurement, now: float) -> None:
-        if step.kind is not None:
-            self.dm_events[step.kind.value] += 1
-        device = step.device
-        for gone in step.removed:
-            if gone.major is None or (device is not None and gone.name == device.name):
-                self._forget(gone, now, step.record)
-            else:
-                self._gone(gone, step, now)
-        if device is not None:
-            event = "" if step.kind is None else step.kind.value
-            self._evidence.setdefault(device.key, {})[step.record] = (record.template_digest.hex(), event)
-        for finding in step.findings:
-            self._report(finding, record, device, now)
-        if device is None:
-            return
-        if step.gone:
-            self._gone(device, step, now)
-        else:
-            self._book.cease(f"removed|{printable(device.name)}", now=now, record=step.record)
-            self._judge(device, now, step.record)
-        if self._caught_up:
-            event = "" if step.kind is None else step.kind.value
-            self._check_missing(now, step.record, template_digest=record.template_digest.hex(), event=event)
-
-    def _judge(self, device: Device, now: float, record: int | None) -> None:
-        judgement = judge(device, self.baseline, report_unexpected=self.policy.report_unexpected)
-        self._judgements[device.key] = judgement
-        self._changed.add(device.key)
-        self._view(device)
-        self._prune_evidence(device)
-        holding = {
-            f"{self._scope}|{found.code}|{device.key}|{found.record}": found for found in judgement.findings
-        }
-        mine = self._conditions.setdefault(device.key, set())
-        for key in sorted(key for key in mine if key not in holding and not self._stays(key, device)):
-            mine.discard(key)
-            self._book.cease(key, now=now, record=record)
-        for key, finding in holding.items():
-            if key in mine:
-                continue
-            mine.add(key)
-            self._count(finding)
-            at_once = finding.code == "drift.active" and self._was_blind(now)
-            shown = printable(device.name)
-            self._book.hold(key, self._with_evidence(finding), shown, since=now, now=now, at_once=at_once)
+            self._watch.check_missing(self._tracker.devices, now, None)
 
     def _was_blind(self, now: float) -> bool:
         """Nobody watched for so long that an active table may have been in use for all of the hold-off."""
         return self._blind_since is not None and now - self._blind_since >= self.policy.hold_off_seconds
 
-    def _stays(self, key: str, device: Device) -> bool:
-        """A tracker's finding about a table stays while the table is in one of the slots."""
-        _, code, _, _, *label = key.split("|")
-        if code.startswith(("drift.", "device.")):
-            return False
-        labels = {slot.label for slot in (device.active, device.inactive) if slot is not None}
-        return not label or label[0] in labels
+    # -- one record ------------------------------------------------------------------------
 
-    def _report(
-        self, finding: Finding, record: Measurement | None, device: Device | None, now: float
+    def _take(self, step: Step, record: Measurement, now: float) -> None:
+        event = "" if step.kind is None else step.kind.value
+        if event:
+            self.dm_events[event] += 1
+        device, watch, digest = step.device, self._watch, record.template_digest.hex()
+        for gone in step.removed:
+            self._fusion.touch(gone)
+            if gone.major is None or (device is not None and gone.name == device.name):
+                watch.forget(gone, now, step.record)
+            else:
+                watch.gone(gone, now, step.record)
+        if device is not None:
+            self._fusion.touch(device)
+            watch.note(device, step.record, digest, event)
+        for finding in step.findings:
+            watch.report(finding, now, device=device, template_digest=digest)
+        if device is None:
+            return
+        if step.gone:
+            watch.gone(device, now, step.record)
+        else:
+            watch.present(device, now, step.record, at_once=self._was_blind(now))
+        if self._caught_up:
+            watch.check_missing(self._tracker.devices, now, step.record, template_digest=digest, event=event)
+
+    # -- the second witness ----------------------------------------------------------------
+
+    def observed(self, observation: Observation, active: Iterable[tuple[int, int]], now: float) -> bool:
+        """Take in what the kernel holds live; returns whether to look again soon.
+
+        The observation was begun after everything in the list had been fed, and everything that was in the
+        list after its end has been fed since.
+
+        Args:
+            active: numbers of devices that the kernel has announced something about since the last one.
+        """
+        watch, fusion = self._watch, self._fusion
+        before = watch.live
+        fused = fusion.observe(observation, self._reader.records, active)
+        watch.live = fusion.live
+        changed = {device.key for device in fused.changed}
+        for device in fused.gone:
+            renamed = any(device.name == other.name for other in fused.changed)
+            if device.key in changed or renamed:
+                watch.forget(device, now, None)
+            else:
+                watch.gone(device, now, None)
+        for device in fused.changed:
+            watch.present(device, now, None)
+        for device in self._tracker.devices:
+            number = (device.major or 0, device.minor or 0)
+            if device.key not in changed and fusion.live.get(number) != before.get(number):
+                watch.view(device)
+        names = {number_key(number): printable(live.name) for number, live in fusion.live.items()}
+        watch.hold_live(fused.holding, names, now)
+        self._announce_activity(fused.unrecorded, names, now)
+        if not fused.unsettled:
+            self._announce_interruption(now)
+        watch.check_missing(self._tracker.devices, now, None)
+        self.tick(now)
+        return fused.unsettled
+
+    def _announce_activity(
+        self, numbers: Iterable[tuple[int, int]], names: Mapping[str, str], now: float
     ) -> None:
-        """A finding of the reader or tracker: evidence of itself, so it waits for no hold-off."""
-        self._count(finding)
-        if record is not None and "template_digest" not in finding.data:
-            data = {**finding.data, "template_digest": record.template_digest.hex()}
-            finding = Finding(
-                finding.code, finding.severity, finding.message, finding.device, finding.record, data
-            )
-        key = "|".join((self._scope, finding.code, finding.device, str(finding.record)))
-        subject = printable(device.name) if device is not None and device.key == finding.device else ""
-        if finding.code in _ANNOUNCED:
-            self._book.announce(key, finding, subject, now=now)
-        elif finding.severity is not Severity.INFO:
-            if finding.device:
-                label = finding.data.get("table")
-                key = key if label is None else f"{key}|{label}"
-                self._conditions.setdefault(finding.device, set()).add(key)
-            self._book.hold(key, finding, subject, since=now, now=now, at_once=True)
+        for number in numbers:
+            key = number_key(number)
+            name = names.get(key, "")
+            text = f"device {key} came and went without leaving a new record"
+            if name:
+                text = f"something was done to {name} ({key}) that left no new record; it is as it was"
+            finding = make_finding("activity.unrecorded", text, device=key, witness="live")
+            self._watch.announce(f"{key}|{self._reader.records}", finding, name, now)
 
-    def _gone(self, device: Device, step: Step, now: float) -> None:
-        finding = removed(device, self.baseline, step.record)
-        if finding is not None:
-            finding = self._with_evidence(finding)
-        self._forget(device, now, step.record)
-        if finding is not None:
-            self._count(finding)
-            name = printable(device.name)
-            self._book.hold(f"removed|{name}", finding, name, since=now, now=now)
-
-    def _forget(self, device: Device, now: float, record: int) -> None:
-        for key in sorted(self._conditions.pop(device.key, ())):
-            self._book.cease(key, now=now, record=record)
-        self._judgements.pop(device.key, None)
-        self._evidence.pop(device.key, None)
-        self._documents.pop(device.key, None)
-        self._changed.add(device.key)
-
-    def _check_missing(self, now: float, record: int | None, **evidence: str) -> None:
-        """``evidence`` is of the record that may have made a required device go."""
-        found = missing(self._tracker.devices, self.baseline)
-        mine = self._conditions.setdefault("", set())
-        keys = {f"missing|{finding.data['expected']}": finding for finding in found.values()}
-        for key in sorted(mine - keys.keys()):
-            mine.discard(key)
-            self._book.cease(key, now=now, record=record)
-        for key, finding in keys.items():
-            if key not in mine:
-                mine.add(key)
-                self._count(finding)
-                shown = replace(finding, record=record, data={**finding.data, **evidence})
-                self._book.hold(key, shown, finding.data["expected"], since=now, now=now)
-
-    def _cease_others(self, now: float) -> None:
-        """The list has been read: what an earlier reading left and this one does not show has ended."""
-        current = {key for keys in self._conditions.values() for key in keys}
-        for alert in list(self._book.holding()):
-            kind = alert.key.partition("|")[0]
-            if kind == "missing":
-                self._conditions.setdefault("", set()).add(alert.key)
-            elif kind not in ("removed", self._scope) and alert.key not in current:
-                self._book.cease(alert.key, now=now, record=None)
-
-    def _count(self, finding: Finding) -> None:
-        self.findings[finding.code, finding.severity.value] += 1
-
-    # -- evidence and views ----------------------------------------------------------------
-
-    def _with_evidence(self, finding: Finding) -> Finding:
-        known = self._evidence.get(finding.device, {}).get(-1 if finding.record is None else finding.record)
-        if known is None:
-            return finding
-        data = {**finding.data, "template_digest": known[0], "event": known[1]}
-        return Finding(finding.code, finding.severity, finding.message, finding.device, finding.record, data)
-
-    def _prune_evidence(self, device: Device) -> None:
-        wanted = {device.since, device.changed_at, device.staged_at}
-        kept = self._evidence.get(device.key, {})
-        self._evidence[device.key] = {index: pair for index, pair in kept.items() if index in wanted}
-
-    def _view(self, device: Device) -> None:
-        """The device as subscribers see it."""
-        judgement = self._judgements.get(device.key)
-        if judgement is None:
-            judgement = judge(device, self.baseline, report_unexpected=self.policy.report_unexpected)
-            self._judgements[device.key] = judgement
-        self._documents[device.key] = cloudevent.encode(
-            {
-                "key": device.key,
-                "name": printable(device.name),
-                "uuid": printable(device.uuid),
-                "major": device.major,
-                "minor": device.minor,
-                "active": _slot_view(device.active, device.changed_at),
-                "inactive": _slot_view(device.inactive, device.staged_at),
-                "verdict": judgement.verdict.value,
-                "drift": {"active": judgement.drift_active, "inactive": judgement.drift_inactive},
-            }
+    def _announce_interruption(self, now: float) -> None:
+        """What cannot be known is said: records tell what is new, and nobody saw what was undone."""
+        since, self._unwatched_since = self._unwatched_since, None
+        if since is None:
+            return
+        begun, ended = cloudevent.timestamp(since), cloudevent.timestamp(now)
+        text = (
+            f"nobody watched from {begun} to {ended}; the records of that time have been read and the live "
+            "tables looked at, but a change undone meanwhile that left no new record cannot be known"
         )
+        finding = make_finding("watch.interrupted", text, since=begun, until=ended)
+        self._watch.announce(f"{since}", finding, "", now)
+
+    # -- the TPM ---------------------------------------------------------------------------
+
+    def pcr_read(self, values: Mapping[str, bytes], now: float) -> None:
+        """PCR 10 was read, bank by bank, after everything in the list had been fed.
+
+        Read the list on, then call `pcr_settled`.  Without a TPM ``values`` is empty.
+        """
+        reader = self._reader
+        replayed = {bank: reader.pcr(bank) for bank in values}
+        before = {bank: reader.pcr_before(bank) for bank in values}
+        reader.watch(self._pcr.read(values, replayed, reader.records, before=before))
+
+    def pcr_settled(self, now: float, *, tpm: bool) -> bool:
+        """What was in the list when the PCR was read has been fed; returns whether to try again soon."""
+        self._pcr.settle(self._reader.matches, self._reader.records)
+        wrong = self._pcr.mismatch
+        if wrong is None:
+            self._watch.cease_list("pcr.mismatch", now)
+        else:
+            agreed = "never" if wrong.agreed is None else f"up to record {wrong.agreed - 1}"
+            finding = make_finding(
+                "pcr.mismatch",
+                f"the list does not lead to the TPM's PCR 10 ({wrong.bank}); they agreed {agreed}",
+                record=wrong.position - 1,
+                expected=wrong.expected.hex(),
+                actual=wrong.actual.hex(),
+                bank=wrong.bank,
+            )
+            self._watch.hold_list(finding, now)
+        self._settle_gap(now, tpm=tpm)
+        return self._pcr.retry
+
+    @property
+    def pcr_verified(self) -> bool | None:
+        """Whether the list leads to the TPM's PCR; None if that is not known, or there is no TPM."""
+        return self._pcr.verified
+
+    # -- what there is to see --------------------------------------------------------------
 
     def retained(self) -> Mapping[str, bytes]:
         """Topic -> retained payload, for every device that exists."""
-        host = self.policy.host
-        return {cloudevent.device_topic(host, key): payload for key, payload in self._documents.items()}
+        return self._watch.retained(self.policy.host)
 
     def series(self) -> list[DeviceSeries]:
         """The devices for metrics."""
-        return [self._series(device) for device in self._tracker.devices]
-
-    def _series(self, device: Device) -> DeviceSeries:
-        judgement = self._judgements.get(device.key, Judgement(Verdict.UNKNOWN))
-        return DeviceSeries(
-            printable(device.name),
-            printable(device.uuid),
-            None if device.active is None else device.active.label,
-            None if device.inactive is None else device.inactive.label,
-            judgement.drift_active,
-            judgement.drift_inactive,
-        )
+        return [self._watch.series(device) for device in self._tracker.devices]
 
     def firing(self) -> dict[str, int]:
         """How many alerts fire, by severity."""
@@ -448,8 +464,13 @@ class Monitor:
 
     @property
     def position(self) -> int:
-        """Records of the present list that have been processed."""
+        """Records of the present list that have been processed, those trimmed since included."""
         return self._reader.records
+
+    @property
+    def observations(self) -> int:
+        """How often the live tables have been looked at."""
+        return self._fusion.observations
 
     @property
     def broken(self) -> str:
@@ -465,10 +486,10 @@ class Monitor:
             self._messages.append(cloudevent.notice_message(notice, self.policy.host, self._sequence))
         previous = self._pending
         devices: dict[str, Document | None] = {} if previous is None else dict(previous.devices)
-        by_key = {device.key: device for device in self._tracker.devices} if self._changed else {}
-        for key in self._changed:
+        by_key = {device.key: device for device in self._tracker.devices} if self._watch.changed else {}
+        for key in self._watch.changed:
             devices[key] = device_document(by_key[key]) if key in by_key else None
-        self._changed = set()
+        self._watch.changed = set()
         alerts: dict[str, Document | None] = {} if previous is None else dict(previous.alerts)
         for key, alert in self._book.take_changed().items():
             alerts[key] = None if alert is None else alert_to_document(alert)
@@ -490,24 +511,9 @@ class Monitor:
             "generation": self._generation,
             "sequence": self._sequence,
             "position": position_document(self._reader.position),
+            "trimmed": self.trimmed,
             "tracker": self._tracker.document(),
-            "evidence": {
-                key: {str(index): list(pair) for index, pair in records.items()}
-                for key, records in self._evidence.items()
-            },
+            "evidence": self._watch.evidence_document(),
             "caught_up": self._caught_up,
             "last_read": self.last_read,
         }
-
-
-def _slot_view(slot: Table | None, record: int) -> dict[str, object] | None:
-    if slot is None:
-        return None
-    return {
-        "hash": slot.label,
-        "name": printable(slot.name),
-        "uuid": printable(slot.uuid),
-        "num_targets": slot.num_targets,
-        "provenance": "measured",
-        "record": record,
-    }

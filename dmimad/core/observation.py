@@ -1,7 +1,7 @@
 """What the kernel holds live, as the second witness tells it: devices, their slots, their targets.
 
 Source: ``struct dm_ioctl`` and ``struct dm_target_spec`` of ``include/uapi/linux/dm-ioctl.h``, answers to
-``DM_LIST_DEVICES``, ``DM_DEV_STATUS`` and ``DM_TABLE_STATUS`` with ``DM_IMA_MEASUREMENT_FLAG``, Linux 5.15 to 7.2.
+``DM_LIST_DEVICES``, ``DM_DEV_STATUS`` and ``DM_TABLE_STATUS`` with ``DM_IMA_MEASUREMENT_FLAG``.
 
 Pure records: who asks the kernel is `dmimad.adapters.live`, what follows from the answers is `fusion`'s.
 """

@@ -3,8 +3,8 @@
 Source: ``security/integrity/ima/ima_fs.c`` (layout of both forms, byte order),
 ``ima_queue.c`` (what is extended), Linux 5.15 to 7.2.
 
-`ListReader` takes the list in pieces cut anywhere, tells ASCII from binary and one bank's list
-from another's by content, checks every template digest, extends PCR 10 (and others that occur)
+`ListReader` takes the list in pieces cut anywhere, tells one printed form from another by content
+(`list_format`), checks every template digest, extends PCR 10 (and others that occur)
 in the wanted banks, and hands out the records that somebody has to look at: ``ima-buf`` records,
 ``boot_aggregate``, violations and whatever is wrong.  File measurements are verified and
 counted, nothing more; that is what keeps a million of them cheap.
@@ -15,13 +15,13 @@ It does not know device-mapper, keeps no history, and never reads a clock or a f
 from __future__ import annotations
 
 import hashlib
-import re
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from dmimad.core.errors import MalformedError
+from dmimad.core.list_format import DETECTION_BYTES, ListFormat, detect_format
 from dmimad.core.measurement import (
     BANK_OF_DIGEST_SIZE,
     MAX_LINE_BYTES,
@@ -47,22 +47,6 @@ _BOOT_AGGREGATE = b"boot_aggregate"
 _BOOT_AGGREGATE_BYTES = 128
 #: Two empty fields; less is looked at by the careful loop.
 _SMALLEST_DATA_BYTES = 8
-_ASCII_START = re.compile(rb"[ 0-9]?[0-9] ([0-9a-f]{40,})")
-_TEMPLATE_NAME = re.compile(rb"[a-z0-9][a-z0-9|_-]*")
-
-
-@dataclass(frozen=True, slots=True)
-class ListFormat:
-    """How a list is printed: found out once, from its first record."""
-
-    ascii: bool
-    digest_bytes: int
-    order: ByteOrder
-
-    @property
-    def bank(self) -> str:
-        """The TPM bank whose digests the list carries."""
-        return BANK_OF_DIGEST_SIZE[self.digest_bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +56,11 @@ class Position:
     ``offset`` is the byte after the last complete record, ``last_length`` that record's length
     and ``last_digest`` its template digest, by which the place is recognised again.
     ``pcrs`` maps bank to PCR number to value; None once a record could not be hashed in it.
+
+    In a list that was trimmed the place is found (`anchor`) by ``anchor_digest``, the template digest
+    of the last record that is no violation (violations all look the same; empty if there is none),
+    and ``after_anchor``, the number of violations behind it.  ``carried_over``: a boot_aggregate came
+    after other records, which a kexec brought along: digests before it may occur again behind it.
     """
 
     format: ListFormat | None = None
@@ -81,6 +70,9 @@ class Position:
     last_digest: bytes = b""
     violations: int = 0
     pcrs: Mapping[str, Mapping[int, bytes | None]] = field(default_factory=dict)
+    anchor_digest: bytes = b""
+    after_anchor: int = 0
+    carried_over: bool = False
 
 
 class ListReader:
@@ -92,6 +84,7 @@ class ListReader:
         watch: bank -> PCR 10 value; `matches` tells after which record the replay had it.
         limit: read no more than this many records; `finished` is then set.
         verify: False to leave the template digests unchecked, where another reader checks them.
+        seek: hand out records with this template digest too; only where nothing is verified.
 
     A malformed record that leaves no way to find the next one ends the reading: `broken` is then
     set, one `Measurement` with `Fault.MALFORMED` has been handed out, and later bytes are ignored.
@@ -105,8 +98,10 @@ class ListReader:
         watch: Mapping[str, bytes] | None = None,
         limit: int | None = None,
         verify: bool = True,
+        seek: bytes = b"",
     ) -> None:
         start = start or Position()
+        self._seek = seek
         self._verify = verify
         self._limit = -1 if limit is None else max(limit, start.records)
         self.broken: MalformedError | None = None
@@ -119,11 +114,14 @@ class ListReader:
         self._last_length = start.last_length
         self._last_digest = start.last_digest
         self._violations = start.violations
+        self._anchor_digest, self._after_anchor = start.anchor_digest, start.after_anchor
+        self._carried_over = start.carried_over
         # A bank that was not replayed from the first record on is lost, whatever the PCR.
         new = dict.fromkeys(range(MAX_PCR + 1)) if start.records else {}
         self._pcrs: dict[str, dict[int, bytes | None]] = {
             bank: dict(start.pcrs.get(bank, new)) for bank in (*banks, *self._watch)
         }
+        self._pcrs_before: dict[str, bytes | None] = {}
         for bank, values in self._pcrs.items():
             values.setdefault(IMA_PCR, bytes(hashlib.new(bank).digest_size))
         self._pending = bytearray()
@@ -143,6 +141,9 @@ class ListReader:
             self._last_digest,
             self._violations,
             {bank: dict(values) for bank, values in self._pcrs.items()},
+            self._anchor_digest,
+            self._after_anchor,
+            self._carried_over,
         )
 
     @property
@@ -163,6 +164,18 @@ class ListReader:
     def pcr(self, bank: str, number: int = IMA_PCR) -> bytes | None:
         """The replayed value of a PCR; None if a record could not be hashed in that bank."""
         return self._pcrs[bank].get(number)
+
+    def pcr_before(self, bank: str) -> bytes | None:
+        """PCR 10 as it was before the last record read; None if none was read here."""
+        return self._pcrs_before.get(bank)
+
+    def watch(self, values: Mapping[str, bytes]) -> None:
+        """From the next record on, watch for these PCR 10 values instead; `matches` begins anew.
+
+        A bank that is not replayed never matches.
+        """
+        self._watch = {bank: value for bank, value in values.items() if bank in self._pcrs}
+        self.matches = dict.fromkeys(values)
 
     def feed(self, data: bytes) -> list[Measurement]:
         """Take the next bytes of the list; returns the records in them that need attention."""
@@ -204,7 +217,7 @@ class ListReader:
         form = self._format
         if form is None:
             self._wanted = len(self._buffer) + 1
-            if len(self._buffer) > _DETECTION_BYTES:
+            if len(self._buffer) > DETECTION_BYTES:
                 self._break(MalformedError("not an IMA measurement list", offset=0))
             return self._taken()
         try:
@@ -224,6 +237,12 @@ class ListReader:
         self._records += records
         self._offset += position - self._at
         self._at, self._last_length, self._last_digest = position, position - last, digest
+        if any(digest):  # of a run, which contains no violation, the last one counts
+            self._anchor_digest, self._after_anchor = digest, 0
+        elif digest:
+            self._after_anchor += 1
+        else:  # no record at all: nothing to count from
+            self._anchor_digest, self._after_anchor = b"", 0
 
     def _wait_for(self, wanted: int) -> bool:
         """The record at hand needs ``wanted`` bytes."""
@@ -260,9 +279,10 @@ class ListReader:
         other_bank = next((bank for bank in self._pcrs if bank != form.bank), "")
         other = getattr(hashlib, other_bank, None) if other_bank else None
         other_pcr = self._pcrs[other_bank][IMA_PCR] if other_bank else None
+        own_before, other_before = own_pcr, other_pcr
         own_watch, other_watch = self._watch.get(form.bank), self._watch.get(other_bank)
         low = 0 if order == "little" else 3
-        verify, violation = self._verify, bytes(form.digest_bytes)
+        verify, special = self._verify, (bytes(form.digest_bytes), self._seek)
         records, first, position, last, end = self._records, self._records, self._at, self._at, len(buffer)
         while records != limit:
             start = position + header
@@ -279,30 +299,31 @@ class ListReader:
             if stop > end or pcr != IMA_PCR or data_bytes < _SMALLEST_DATA_BYTES:
                 break
             data = buffer[start:stop]
-            if (own(data).digest() != seen) if verify else (seen == violation):
+            if (own(data).digest() != seen) if verify else (seen in special):
                 break
             if own_pcr is not None:
-                own_pcr = own(own_pcr + seen).digest()
+                own_before, own_pcr = own_pcr, own(own_pcr + seen).digest()
                 if own_pcr == own_watch:
                     self._matched(form.bank, records)
             if other is not None:
-                other_pcr = other(other_pcr + other(data).digest()).digest()
+                other_before, other_pcr = other_pcr, other(other_pcr + other(data).digest()).digest()
                 if other_pcr == other_watch:
                     self._matched(other_bank, records)
-            if template == b"ima-buf" or (
-                # The name is the second field: behind the first one and two lengths.
-                data_bytes < _BOOT_AGGREGATE_BYTES and data.startswith(_BOOT_AGGREGATE, data[low] + 8)
-            ):
+            if template == b"ima-buf":
                 out.append(Measurement(records, pcr, seen, template, data, order))
+            # The name is the second field: behind the first one and two lengths.
+            elif data_bytes < _BOOT_AGGREGATE_BYTES and data.startswith(_BOOT_AGGREGATE, data[low] + 8):
+                out.append(Measurement(records, pcr, seen, template, data, order))
+                self._carried_over = self._carried_over or records > 0
             records += 1
             last = position
             position = stop
         if records == first:
             return False
         if own_pcr is not None:
-            self._pcrs[form.bank][IMA_PCR] = own_pcr
+            self._pcrs[form.bank][IMA_PCR], self._pcrs_before[form.bank] = own_pcr, own_before
         if other_bank:
-            self._pcrs[other_bank][IMA_PCR] = other_pcr
+            self._pcrs[other_bank][IMA_PCR], self._pcrs_before[other_bank] = other_pcr, other_before
         self._name_bytes = wanted_name
         digest = buffer[last + 4 : last + 4 + form.digest_bytes]
         self._passed(records - first, position, last, digest)
@@ -436,6 +457,7 @@ class ListReader:
         violation = record.is_violation
         own_bank = BANK_OF_DIGEST_SIZE[len(record.template_digest)]
         for bank, values in self._pcrs.items():
+            self._pcrs_before[bank] = values.get(IMA_PCR)
             extend = hashlib.new(bank)
             before = values.get(record.pcr, bytes(extend.digest_size))
             if violation:
@@ -465,8 +487,11 @@ class ListReader:
         ):
             reason = f"the template digest is not the {bank} of the template data"
             self._out.append(replace(record, fault=Fault.TEMPLATE_DIGEST, reason=reason))
-        elif record.template == b"ima-buf" or _begins_boot(record):
+        elif record.template == b"ima-buf" or record.template_digest == self._seek:
             self._out.append(record)
+        elif _begins_boot(record):
+            self._out.append(record)
+            self._carried_over = self._carried_over or record.index > 0
 
     def _matched(self, bank: str, index: int) -> None:
         if self.matches[bank] is None:
@@ -485,40 +510,3 @@ def _begins_boot(record: Measurement) -> bool:
 def _tells_order(record: Measurement) -> bool:
     """Whether the template digest covers lengths: not with the old template, and not in a violation."""
     return record.data is not None and record.template != b"ima" and not record.is_violation
-
-
-#: Enough for the header of a first record in any form.
-_DETECTION_BYTES = 4 + 64 + 4 + MAX_TEMPLATE_NAME_BYTES + 4
-
-
-def detect_format(head: bytes, *, final: bool) -> ListFormat | None:
-    """The format of a list that begins with ``head``; None if that is too short, or no list.
-
-    Binary headers do not say the digest's size or the byte order: the place where a sensible
-    template name stands does.
-    """
-    start = _ASCII_START.match(head)
-    if start is not None:
-        if len(head) >= 140 or final or b"\n" in head:
-            size = len(start[1]) // 2
-            return ListFormat(True, size if size in BANK_OF_DIGEST_SIZE else 20, "little")
-        return None
-    for size in BANK_OF_DIGEST_SIZE:
-        for order in _ORDERS:
-            if _has_template_name(head, size, order):
-                return ListFormat(False, size, order)
-    return None
-
-
-_ORDERS: tuple[ByteOrder, ...] = ("little", "big")
-
-
-def _has_template_name(head: bytes, size: int, order: ByteOrder) -> bool:
-    at = 4 + size
-    if len(head) < at + 8:
-        return False
-    pcr = int.from_bytes(head[:4], order)
-    name_bytes = int.from_bytes(head[at : at + 4], order)
-    name = head[at + 4 : at + 4 + name_bytes]
-    plausible = pcr <= MAX_PCR and 0 < name_bytes <= MAX_TEMPLATE_NAME_BYTES and len(name) == name_bytes
-    return plausible and _TEMPLATE_NAME.fullmatch(name) is not None

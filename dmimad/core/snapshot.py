@@ -15,7 +15,8 @@ from dataclasses import dataclass
 class DeviceSeries:
     """One mapped device.
 
-    Names are text (bytes that are not UTF-8 as `\\xNN`), hashes `sha256:<hex>`, None for an empty slot.
+    Names are text (bytes that are not UTF-8 as `\\xNN`), hashes `sha256:<hex>`, provenance the witnesses
+    that say so ("measured", "observed" or "both"); None for an empty slot.
     """
 
     device: str
@@ -24,6 +25,8 @@ class DeviceSeries:
     inactive_hash: str | None
     drift_active: bool
     drift_inactive: bool
+    active_provenance: str | None = None
+    inactive_provenance: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

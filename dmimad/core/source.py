@@ -9,7 +9,10 @@ The order an adapter keeps:
 - the `Chunk`s between two `Restarted` are contiguous: each begins where the one before it ended,
   the first at the offset asked for, or at 0 after `Restarted`;
 - `CaughtUp` follows the first full read, every batch of new data, and the end of an `Unavailable`;
-- `Unavailable` comes once per problem, and the source goes on trying by itself.
+  it also answers whoever asks the kernel's list to look again, once a round of reading that began after
+  the question is over: what was counted when it was asked has been delivered, even if nothing was new;
+- `Unavailable` comes once per problem, and the source goes on trying by itself; a writer that has the
+  kernel's list for a moment is no problem, only one that keeps it.
 """
 
 from __future__ import annotations

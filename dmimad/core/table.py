@@ -10,10 +10,11 @@ together.  Nothing here knows what a device is doing.
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,15 +33,24 @@ _TARGET = re.compile(rb"target_index=([0-9]{1,10}),target_begin=([0-9]{1,20}),ta
 _ATTRIBUTE = re.compile(rb",(?=[a-z][a-z0-9_]*=)")
 
 
+class Provenance(enum.StrEnum):
+    """Which witness says that a table is in its slot: the list, the live table, or both."""
+
+    MEASURED = "measured"
+    OBSERVED = "observed"
+    BOTH = "both"
+
+
 class Table(NamedTuple):
     """A table in one of a device's two slots.
 
     Attributes:
-        hash: the kernel's table hash, 32 bytes.
+        hash: the kernel's table hash, 32 bytes; empty if there is a table and nobody has told which.
         name, uuid, num_targets: the metadata dm-ima keeps with it.
         texts: data of the load's records; empty if the load was not recorded for this slot.
         loaded_at: index of the load's last record, None if not recorded.
         unmeasured: how many targets at the end the kernel neither measured nor hashed (0 or 1).
+        provenance: who says that it is in this slot.
     """
 
     hash: bytes
@@ -50,11 +60,12 @@ class Table(NamedTuple):
     texts: tuple[bytes, ...] = ()
     loaded_at: int | None = None
     unmeasured: int = 0
+    provenance: Provenance = Provenance.MEASURED
 
     @property
     def label(self) -> str:
         """The hash as it is written everywhere: ``sha256:<hex>``."""
-        return "sha256:" + self.hash.hex()
+        return "sha256:" + self.hash.hex() if self.hash else "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +137,10 @@ class FragmentStore:
             if not self._parts[oldest]:
                 del self._parts[oldest]
             self.evicted = True
+
+    def holds(self, metadata: Metadata, texts: Iterable[bytes]) -> bool:
+        """Whether all of these parts are known."""
+        return set(texts) <= {part.text for part in self._parts.get(metadata, [])}
 
     def leading_to(self, metadata: Metadata, index: int) -> tuple[Fragment, ...] | None:
         """The newest parts that cover targets 0 to ``index - 1``; None if there are none."""

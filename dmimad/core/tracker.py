@@ -11,7 +11,6 @@ explains it.  What the live tables say is not known here.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -36,15 +35,11 @@ from dmimad.core.event import (
 from dmimad.core.finding import CODES, Finding, Severity, make_finding
 from dmimad.core.knowledge import Fact, Knowledge
 from dmimad.core.measurement import Fault, Measurement, parse_buffer
-from dmimad.core.table import LoadAssembly, Table, fragment_of, make_table, opaque_targets
+from dmimad.core.registry import Registry, is_recorded, name_key, number_key, number_of
+from dmimad.core.table import LoadAssembly, Provenance, Table, fragment_of, make_table, opaque_targets
 
-#: Devices tracked at once; Linux allows 2**20 minors, no host comes near this.
-MAX_DEVICES = 65_536
 #: Devices up to which one is searched for that a record does not name.
 MAX_SEARCHED = 512
-
-#: Key of a device whose numbers no record has told yet: this and a part of a hash.
-_NAME_KEY = "name-"
 
 
 class Step(NamedTuple):
@@ -82,12 +77,8 @@ class Tracker:
         self.boots = 0
         self.dm_records = 0
         self._dm_records_before = 0
-        self._by_number: dict[tuple[int, int], Device] = {}
-        self._by_name: dict[bytes, Device] = {}
-        self._loads: dict[str, LoadAssembly] = {}
-        self._seen_numbers: set[tuple[int, int]] = set()
+        self.registry = Registry(self.knowledge)
         self._findings: list[Finding] = []
-        self._removed: list[Device] = []
         self._repeat_reported = False
         self._text_hash: bytes | None = None
 
@@ -97,11 +88,14 @@ class Tracker:
         return self.evidence.dialect
 
     @property
+    def measuring(self) -> bool:
+        """Whether it is known that device-mapper is measured in this boot."""
+        return self.since_boot or self.dm_records > self._dm_records_before
+
+    @property
     def devices(self) -> Iterable[Device]:
         """The devices that exist, as far as the list tells."""
-        # Two may claim one name, if a rename between them was dropped: the numbers are what counts.
-        unnumbered = (device for device in self._by_name.values() if device.major is None)
-        return (*self._by_number.values(), *unnumbered)
+        return self.registry.devices
 
     # -- state -----------------------------------------------------------------------------
 
@@ -114,13 +108,13 @@ class Tracker:
             "boots": self.boots,
             "dm_records": self.dm_records,
             "dm_records_before": self._dm_records_before,
-            "seen_numbers": [list(number) for number in sorted(self._seen_numbers)],
-            "loads": {key: load_document(load) for key, load in self._loads.items()},
+            "seen_numbers": [list(number) for number in sorted(self.registry.seen_numbers)],
+            "loads": {key: load_document(load) for key, load in self.registry.loads.items()},
             "repeat_reported": self._repeat_reported,
             "outdated": [
                 device.key
-                for device in self._by_number.values()
-                if self._by_name.get(device.name) is not device
+                for device in self.registry.by_number.values()
+                if self.registry.by_name.get(device.name) is not device
             ],
         }
 
@@ -135,16 +129,18 @@ class Tracker:
         self._repeat_reported = document.get("repeat_reported") is True
         for pair in items(document.get("seen_numbers")):
             major, minor = (*items(pair), None, None)[:2]
-            self._seen_numbers.add((integer(major), integer(minor)))
-        self._loads = {key: read_load(table(load)) for key, load in table(document.get("loads")).items()}
+            self.registry.seen_numbers.add((integer(major), integer(minor)))
+        self.registry.loads = {
+            key: read_load(table(load)) for key, load in table(document.get("loads")).items()
+        }
         outdated = {str(key) for key in items(document.get("outdated"))}
         restored = [read_device(key, stored) for key, stored in devices.items()]
         for device in sorted(restored, key=lambda device: (device.since, device.key)):
             if device.key not in outdated:
-                self._by_name[device.name] = device
-            number = _number(device)
+                self.registry.by_name[device.name] = device
+            number = number_of(device)
             if number is not None:
-                self._by_number[number] = device
+                self.registry.by_number[number] = device
         self.knowledge.begin(self.boots)
         self.knowledge.restore(facts)
 
@@ -195,10 +191,10 @@ class Tracker:
         return self._step(record.index, kind, device, gone=gone)
 
     def _step(self, index: int, kind: EventKind | None, device: Device | None, *, gone: bool) -> Step:
-        if not self._findings and not self._removed:
+        if not self._findings and not self.registry.removed:
             return Step(index, kind, device, gone, ())
-        step = Step(index, kind, device, gone, tuple(self._findings), tuple(self._removed))
-        self._findings, self._removed = [], []
+        step = Step(index, kind, device, gone, tuple(self._findings), self.registry.take_removed())
+        self._findings = []
         return step
 
     def _report(
@@ -244,7 +240,7 @@ class Tracker:
         self.evidence.new_kernel()
         self.knowledge.begin(self.boots)
         self.complete, self.since_boot, self._dm_records_before = True, False, self.dm_records
-        self._by_number, self._by_name, self._loads, self._seen_numbers = {}, {}, {}, set()
+        self.registry.clear()
         finding = make_finding(
             "list.restarted",
             f"a new kernel goes on with the list (kexec); {len(gone)} devices forgotten",
@@ -271,7 +267,7 @@ class Tracker:
             self._report("record.malformed", problem, at, device=device.key)
             return device, False
         if event.first == 0 and event.last + 1 >= metadata.num_targets:
-            self._loads.pop(device.key, None)
+            self.registry.loads.pop(device.key, None)
             return self._stage(device, make_table(metadata, (event.text,), at, 0, self._text_hash), at), False
         return self._partial_load(device, event, at), False
 
@@ -287,7 +283,7 @@ class Tracker:
     def _partial_load(self, device: Device, event: TableLoad, at: int) -> Device:
         metadata = event.metadata
         fragment = fragment_of(event)
-        assembly = self._loads.get(device.key)
+        assembly = self.registry.loads.get(device.key)
         if event.first == 0:
             assembly = LoadAssembly(metadata, [fragment])
         elif assembly is not None and assembly.metadata == metadata and assembly.next_index == event.first:
@@ -303,18 +299,19 @@ class Tracker:
         self.knowledge.note_fragment(metadata, fragment)
         if event.first == event.last == metadata.num_targets - 1:
             self.evidence.prove(Dialect.ORDERED, "a record with nothing but an overflowing last target")
-        self._loads[device.key] = assembly
+        self.registry.loads[device.key] = assembly
         if assembly.parts[0].first != 0:
             return device
         if assembly.complete:
-            del self._loads[device.key]
+            del self.registry.loads[device.key]
             return self._stage(device, assembly.table(at), at)
         if assembly.may_lack_last and self.dialect is not Dialect.ORDERED:
             return self._stage(device, assembly.table(at), at)
         return device
 
     def _stage(self, device: Device, table: Table, at: int) -> Device:
-        self.knowledge.note_load(table.hash)
+        if table.hash not in self.knowledge.loaded:
+            self._note_load(device, table)
         if table.unmeasured:
             last = table.num_targets - 1
             text = f"target {last}, the last of {table.num_targets}, is neither measured nor hashed"
@@ -323,7 +320,14 @@ class Tracker:
         if opaque:
             text = f"{opaque} of {table.num_targets} targets do not measure their configuration"
             self._report("target.opaque", text, at, device=device.key, about=table)
-        return self._put(advance(device, EventKind.TABLE_LOAD, self.dialect, at=at, staged=table) or device)
+        return self.registry.put(
+            advance(device, EventKind.TABLE_LOAD, self.dialect, at=at, staged=table) or device
+        )
+
+    def _note_load(self, device: Device, table: Table) -> None:
+        major, minor = device.major or 0, device.minor or 0  # a load tells them
+        metadata = Metadata(table.name, table.uuid, major, minor, table.num_targets)
+        self.knowledge.note_load(table.hash, metadata, table.texts)
 
     def _resume(self, event: DeviceResume, at: int) -> tuple[Device | None, bool]:
         if event.metadata is None:
@@ -343,18 +347,20 @@ class Tracker:
             device = advance(device, EventKind.DEVICE_RESUME, self.dialect, at=at) or device
         elif active is not None and active.hash == table_hash:
             expected = Identity(active.name, active.uuid)
+            if active.provenance is Provenance.OBSERVED:  # now the list says so too
+                device = device._replace(active=active._replace(provenance=Provenance.BOTH))
             if staged is not None:
                 device = device._replace(inactive=None, staged_at=at)
         else:
             expected = Identity(metadata.name, metadata.uuid)
             if expected not in device.former:
                 expected = Identity(device.name, device.uuid)
-            known = staged is not None or active is not None
+            known = is_recorded(staged) or is_recorded(active)
             found = self._recall(device, metadata, table_hash, at, known=known, staged=staged)
             device = device._replace(active=found, inactive=None, aliased=False, changed_at=at, staged_at=at)
-        self._loads.pop(device.key, None)
+        self.registry.loads.pop(device.key, None)
         self.knowledge.note_resume(table_hash, metadata)
-        return self._put(self._named_by(device, metadata, expected)), False
+        return self.registry.put(self._named_by(device, metadata, expected)), False
 
     def _named_by(self, device: Device, metadata: Metadata, expected: Identity) -> Device:
         """Take the record's metadata for the active table's, and its name for the device's.
@@ -369,7 +375,7 @@ class Tracker:
             return device
         if self.dialect is not Dialect.ORDERED and (metadata.name, metadata.uuid) == expected:
             return device
-        self._forget_name(device)
+        self.registry.forget_name(device)
         return device._replace(name=metadata.name, uuid=metadata.uuid)
 
     def _recall(
@@ -390,24 +396,24 @@ class Tracker:
         if parts is not None:
             texts = tuple(part.text for part in parts)
             unmeasured = metadata.num_targets - 1 - parts[-1].last
-            self.knowledge.note_load(table_hash)
+            self.knowledge.note_load(table_hash, metadata, texts)
             if unmeasured:
                 self.evidence.prove(Dialect.LEGACY, "a table hash without the last target")
                 text = f"target {metadata.num_targets - 1}, the last one, is neither measured nor hashed"
                 self._report("target.unmeasured", text, at, device=device.key, about=table)
             return make_table(metadata, texts, at, unmeasured)
-        assembly = self._loads.get(device.key)
+        assembly = self.registry.loads.get(device.key)
         expected, certain = "", True
         if assembly is not None and assembly.metadata == metadata and assembly.parts[0].first == 0:
             expected, certain = assembly.table(at).label, not self.knowledge.fragments.evicted
-        elif staged is not None and staged.num_targets == metadata.num_targets:
+        elif staged is not None and is_recorded(staged) and staged.num_targets == metadata.num_targets:
             expected = staged.label
         if expected:
             text = f"the kernel reports {table.label}, the recorded load hashes to {expected}"
             self._doubt("table.hash_mismatch", text, device, at, certain=certain, about=table)
         else:
             self._unmeasured(device, table, at, known=known)
-        self.knowledge.note_load(table_hash)  # once is enough
+        self.knowledge.note_load(table_hash, metadata)  # once is enough
         return table
 
     def _unmeasured(self, device: Device, table: Table, at: int, *, known: bool) -> None:
@@ -421,7 +427,7 @@ class Tracker:
 
     def _born_here(self, device: Device, *, known: bool) -> bool:
         """Whether a table came after measuring began: the former one is ``known``, or the device is new."""
-        return self.since_boot or known or _number(device) in self._seen_numbers
+        return self.since_boot or known or number_of(device) in self.registry.seen_numbers
 
     def _doubt(
         self,
@@ -449,18 +455,18 @@ class Tracker:
             if event.metadata.num_targets == 0:
                 self.evidence.prove(Dialect.LEGACY, "metadata of a table that does not exist")
             self._check_claim(device, event.metadata, event.inactive_hash, at)
-        self._loads.pop(device.key, None)
+        self.registry.loads.pop(device.key, None)
         staged = device.inactive
         device = advance(device, EventKind.TABLE_CLEAR, self.dialect, at=at) or device
         if staged is None and event.inactive_hash is not None and self.dialect is not Dialect.ORDERED:
             device = device._replace(aliased=True)
-        return self._put(device), False
+        return self.registry.put(device), False
 
     def _check_claim(self, device: Device, metadata: Metadata, claimed: bytes | None, at: int) -> None:
         """What a record says was staged must have been loaded once, or be the old kernels' alias."""
         expected = {table.hash for table in (device.inactive, device.active) if table is not None}
         if claimed is not None and claimed not in expected:
-            known = device.inactive is not None or device.active is not None
+            known = is_recorded(device.inactive) or is_recorded(device.active)
             self._recall(device, metadata, claimed, at, known=known, staged=device.inactive)
 
     def _remove(self, event: DeviceRemove, at: int) -> tuple[Device | None, bool]:
@@ -477,7 +483,7 @@ class Tracker:
                 self._check_active(device, event.active, event.active_hash, at)
             if event.inactive is not None:
                 self._check_claim(device, event.inactive, event.inactive_hash, at)
-        self._drop(device)
+        self.registry.drop(device, recorded=True)
         return device._replace(active=None, inactive=None), True
 
     def _check_active(self, device: Device, metadata: Metadata, claimed: bytes | None, at: int) -> None:
@@ -486,7 +492,7 @@ class Tracker:
         if claimed in self.knowledge.resumed:
             return
         loaded_here = claimed in self.knowledge.loaded
-        known = device.active is not None
+        known = is_recorded(device.active)
         self._recall(device, metadata, claimed, at, known=known, staged=None)
         if loaded_here and self._born_here(device, known=known):
             text = f"sha256:{claimed.hex()} was active, but no resume that made it so was recorded"
@@ -505,10 +511,10 @@ class Tracker:
                 proof, "a rename without a table, written " + ("(null)" if event.null else "no_data")
             )
             device = self._nameless(event.new, at, staged_too=event.null)
-        self._forget_name(device)
+        self.registry.forget_name(device)
         self.knowledge.note_rename(None if event.metadata is None else event.metadata.device, event.new)
         after = advance(device, EventKind.DEVICE_RENAME, self.dialect, at=at, new=event.new) or device
-        return self._put(after), False
+        return self.registry.put(after), False
 
     def _target_update(self, event: TargetUpdate, at: int) -> tuple[Device | None, bool]:
         return self._locate(event.metadata, at, certain=False), False
@@ -521,7 +527,7 @@ class Tracker:
         ``certain``: the name in the record is the device's own (a load), not possibly an old one.
         """
         number = metadata.device
-        device = self._by_number.get(number)
+        device = self.registry.by_number.get(number)
         if device is not None and device.name == metadata.name and device.uuid == metadata.uuid:
             return device
         if device is not None:
@@ -529,13 +535,15 @@ class Tracker:
             if same is not None:
                 return same
             self._replaced(device, metadata, at)
-        named = self._by_name.get(metadata.name)
+        named = self.registry.by_name.get(metadata.name)
         if named is not None and named.major is None:
-            self._forget_name(named)
-            self._removed.append(named)  # under its former key
-            adopted = named._replace(key=_key(number), major=number[0], minor=number[1], uuid=metadata.uuid)
-            return self._put(adopted)
-        return self._create(_key(number), number, Identity(metadata.name, metadata.uuid), at)
+            self.registry.forget_name(named)
+            self.registry.removed.append(named)  # under its former key
+            adopted = named._replace(
+                key=number_key(number), major=number[0], minor=number[1], uuid=metadata.uuid
+            )
+            return self.registry.put(adopted)
+        return self.registry.create(number_key(number), number, Identity(metadata.name, metadata.uuid), at)
 
     def _same_device(self, device: Device, metadata: Metadata, *, certain: bool) -> Device | None:
         """The device on this number under another name: renamed unrecorded, or an old name in a record."""
@@ -549,15 +557,15 @@ class Tracker:
         same_name = metadata.name == device.name and not device.uuid
         if not (same_uuid or same_name or renamed):
             return None
-        guessed = self._by_name.get(metadata.name)
+        guessed = self.registry.by_name.get(metadata.name)
         if guessed is not None and guessed.major is None:
-            self._forget_name(guessed)  # made for want of a number, before this record told it
-            self._removed.append(guessed)
+            self.registry.forget_name(guessed)  # made for want of a number, before this record told it
+            self.registry.removed.append(guessed)
         if not certain:
             return device  # the caller takes the new name over, if it is one
-        self._forget_name(device)
+        self.registry.forget_name(device)
         after = advance(device, EventKind.DEVICE_RENAME, self.dialect, at=device.since, new=identity)
-        return self._put(after or device)
+        return self.registry.put(after or device)
 
     def _replaced(self, device: Device, metadata: Metadata, at: int) -> None:
         """Another device has this number now: the removal of the former one was dropped, or taken out."""
@@ -567,20 +575,24 @@ class Tracker:
             new, old = printable(metadata.name), printable(device.name)
             text = f"{new} has the number of {old}, whose removal is missing"
             self._doubt("state.impossible", text, device, at)
-        self._drop(device)
-        self._removed.append(device)
+        self.registry.drop(device)
+        self.registry.removed.append(device)
 
     def _by_identity(self, identity: Identity | Metadata, at: int) -> Device:
         """The device of a record that has no numbers; the name and uuid in it are the device's own."""
-        device = self._by_name.get(identity.name)
+        device = self.registry.by_name.get(identity.name)
         if device is not None and device.uuid == identity.uuid:
             return device
         if device is not None and not device.uuid:
-            return self._put(device._replace(uuid=identity.uuid))  # a uuid is set once, here unrecorded
+            return self.registry.put(
+                device._replace(uuid=identity.uuid)
+            )  # a uuid is set once, here unrecorded
         if device is not None:
-            self._drop(device)
-            self._removed.append(device)
-        return self._create(_name_key(identity.name, at), None, Identity(identity.name, identity.uuid), at)
+            self.registry.drop(device)
+            self.registry.removed.append(device)
+        return self.registry.create(
+            name_key(identity.name, at), None, Identity(identity.name, identity.uuid), at
+        )
 
     def _nameless(self, new: Identity, at: int, *, staged_too: bool) -> Device:
         """The device of a rename that names only the new name: it has no active table.
@@ -590,14 +602,16 @@ class Tracker:
         """
         candidates = [
             device
-            for device in (self._by_name.values() if len(self._by_name) <= MAX_SEARCHED else ())
+            for device in (
+                self.registry.by_name.values() if len(self.registry.by_name) <= MAX_SEARCHED else ()
+            )
             if device.active is None
             and (staged_too or device.inactive is None)
             and (device.uuid == new.uuid or (device.name == new.name and not device.uuid))
         ]
         if len(candidates) == 1:
             return candidates[0]
-        return self._create(_name_key(new.name, at), None, new, at)
+        return self.registry.create(name_key(new.name, at), None, new, at)
 
     def _assume_last_active(self, device: Device, metadata: Metadata) -> Device:
         """A device whose whole creation was dropped as a repetition has the table it had before."""
@@ -607,57 +621,6 @@ class Tracker:
         table = Table(from_before, metadata.name, metadata.uuid, metadata.num_targets)
         return device._replace(active=table)
 
-    def _create(self, key: str, number: tuple[int, int] | None, identity: Identity, at: int) -> Device:
-        if len(self._by_number) >= MAX_DEVICES or len(self._by_name) >= MAX_DEVICES:
-            oldest = next(iter((self._by_number or self._by_name).values()))
-            self._drop(oldest)
-            self._removed.append(oldest)
-        major, minor = number or (None, None)
-        device = Device(
-            key, major, minor, identity.name, identity.uuid, since=at, changed_at=at, staged_at=at
-        )
-        return self._put(device)
-
-    def _put(self, device: Device) -> Device:
-        number = _number(device)
-        holder = self._by_name.get(device.name)
-        if holder is None or holder.key == device.key:
-            self._by_name[device.name] = device
-        elif number is None or number not in self._by_number or self._by_number[number].name != device.name:
-            self._displaced(holder)
-            self._by_name[device.name] = device
-        # Else two claim the name, and this one's claim is the older.
-        if number is not None:
-            self._by_number[number] = device
-        return device
-
-    def _displaced(self, device: Device) -> None:
-        """Another device has its name now: it is gone, or was renamed by a record that was dropped."""
-        number = _number(device)
-        knowledge = self.knowledge
-        if (
-            number not in knowledge.renamed_numbers
-            or number is None
-            or (number, device.name) in knowledge.removed
-        ):
-            self._drop(device)
-            self._removed.append(device)
-
-    def _forget_name(self, device: Device) -> None:
-        current = self._by_name.get(device.name)
-        if current is not None and current.key == device.key:
-            del self._by_name[device.name]
-
-    def _drop(self, device: Device) -> None:
-        self._forget_name(device)
-        self._loads.pop(device.key, None)
-        number = _number(device)
-        if number is not None:
-            self._by_number.pop(number, None)
-            self._seen_numbers.add(number)
-        for name in {device.name, *(former.name for former in device.former)}:
-            self.knowledge.note_removal(number, name)
-
 
 def _begins_boot(record: Measurement) -> bool:
     """Whether a record is the one that IMA begins a boot with; what cannot be read is not."""
@@ -665,19 +628,6 @@ def _begins_boot(record: Measurement) -> bool:
         return record.template != b"ima-buf" and record.event_name() == b"boot_aggregate"
     except MalformedError:
         return False
-
-
-def _number(device: Device) -> tuple[int, int] | None:
-    return None if device.major is None or device.minor is None else (device.major, device.minor)
-
-
-def _key(number: tuple[int, int]) -> str:
-    return f"{number[0]}:{number[1]}"
-
-
-def _name_key(name: bytes, at: int) -> str:
-    """Not by the name alone: a device keeps its key when it is renamed, and another may get its name."""
-    return _NAME_KEY + hashlib.sha256(b"%d %s" % (at, name)).hexdigest()[:12]
 
 
 _HANDLERS: dict[EventKind, Callable[..., tuple[Device | None, bool]]] = {

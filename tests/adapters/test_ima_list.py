@@ -12,13 +12,15 @@ import errno
 import os
 import random
 import threading
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
 from dmimad.adapters.ima_list import (
+    BUSY_PATIENCE_SECONDS,
     DIRECT_READ_BYTES,
     DIRECT_READ_MAX_RECORDS,
     FINGERPRINT_BYTES,
@@ -81,6 +83,7 @@ class Securityfs:
         hold_open: bool = True,
         opener: Opener | None = None,
         retry: float = OFTEN,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> KernelList:
         return KernelList(
             path,
@@ -89,15 +92,23 @@ class Securityfs:
             securityfs=self.root,
             retry_interval_seconds=retry,
             opener=opener or self.opener,
+            monotonic=monotonic,
         )
 
 
 class Refusals:
-    """An opener that fails with the given numbers in turn, and works when they are used up."""
+    """An opener that fails with the given numbers in turn, and works when they are used up.
 
-    def __init__(self, *numbers: int) -> None:
+    Its clock goes on by `pace` at each attempt.
+    """
+
+    def __init__(self, *numbers: int, pace: float = 0.0) -> None:
         self.numbers = list(numbers)
         self.asked = 0
+        self.pace = pace
+
+    def monotonic(self) -> float:
+        return 1000.0 + self.pace * self.asked
 
     def __call__(self, path: Path) -> int:
         self.asked += 1
@@ -348,12 +359,65 @@ class TestTrimming:
         refusals = Refusals()
         async with aclosing(kernel.source(hold_open=False, opener=refusals).events(0)) as events:
             await batch(events)
+            refusals.numbers = [errno.EIO] * 3
+            kernel.trim(b"cc", 1)
+            restarted, problem = await batch(events)
+            assert restarted == Restarted("trimmed")
+            assert isinstance(problem, Unavailable)
+            assert await batch(events) == [Chunk(b"cc", 0), CaughtUp(1)]
+
+    async def test_trimming_while_the_writer_is_still_there(self, kernel: Securityfs) -> None:
+        kernel.append(b"aabbcc", 3)
+        refusals = Refusals()
+        async with aclosing(kernel.source(hold_open=False, opener=refusals).events(0)) as events:
+            await batch(events)
             refusals.numbers = [errno.EBUSY] * 3
             kernel.trim(b"cc", 1)
-            restarted, busy = await batch(events)
-            assert restarted == Restarted("trimmed")
-            assert isinstance(busy, Unavailable)
-            assert await batch(events) == [Chunk(b"cc", 0), CaughtUp(1)]
+            assert await batch(events) == [Restarted("trimmed"), Chunk(b"cc", 0), CaughtUp(1)]
+
+    async def test_as_many_records_as_before(self, kernel: Securityfs) -> None:
+        """Trimmed and grown while the count was not looked at: what lies before the position shows it."""
+        kernel.append(b"aabbcc", 3)
+        source = kernel.source(hold_open=False, poll=NEVER)
+        async with aclosing(source.events(0)) as events:
+            await batch(events)
+            kernel.trim(b"bbccdd", 3)
+            more = asyncio.create_task(batch(events))
+            await asyncio.sleep(0)
+            source.wake()
+            await asyncio.sleep(0)
+            assert not more.done()  # the count is as it was: the list is not looked at
+            kernel.append(b"ee")
+            source.wake()
+            assert await more == [Restarted("trimmed"), Chunk(b"bbccddee", 0), CaughtUp(4)]
+            kernel.append(b"ff")
+            source.wake()
+            assert await batch(events) == [Chunk(b"ff", 8), CaughtUp(5)]
+
+    async def test_as_many_records_as_before_between_count_and_list(self, kernel: Securityfs) -> None:
+        def opener(path: Path) -> int:
+            if kernel.list.read_bytes() == b"aabbccdd":
+                kernel.trim(b"bbccddee", 4)
+            return open_read_only(path)
+
+        kernel.append(b"aabbcc", 3)
+        async with aclosing(kernel.source(hold_open=False, opener=opener).events(0)) as events:
+            await batch(events)
+            kernel.append(b"dd")
+            assert await batch(events) == [Restarted("trimmed"), Chunk(b"bbccddee", 0), CaughtUp(4)]
+
+    async def test_trimmed_to_nothing_and_grown_to_as_many(self, kernel: Securityfs) -> None:
+        kernel.append(b"aabb", 2)
+        async with aclosing(kernel.source(hold_open=False).events(0)) as events:
+            await batch(events)
+            kernel.trim(b"", 0)
+            assert await batch(events) == [Restarted("trimmed"), CaughtUp(0)]
+            kernel.append(b"ccdd", 2)
+            assert await batch(events) == [Chunk(b"ccdd", 0), CaughtUp(2)]
+            kernel.trim(b"", 0)
+            assert await batch(events) == [Restarted("trimmed"), CaughtUp(0)]
+            kernel.count_is(1)  # counted before it can be read: nothing was there to be trimmed
+            assert await batch(events) == [CaughtUp(1)]
 
     async def test_the_fingerprint_is_what_was_read_last(self, kernel: Securityfs) -> None:
         """However it arrived: one byte changed at its very beginning or end is seen."""
@@ -372,7 +436,7 @@ class TestTrimming:
                 assert await following(events) == Restarted("trimmed")
 
     async def test_nothing_read_nothing_to_begin_again(self, kernel: Securityfs) -> None:
-        refusals = Refusals(*[errno.EBUSY] * 3)
+        refusals = Refusals(*[errno.EIO] * 3)
         kernel.append(b"aabbcc", 3)
         async with aclosing(kernel.source(opener=refusals).events(0)) as events:
             assert isinstance(await following(events), Unavailable)
@@ -380,17 +444,170 @@ class TestTrimming:
             assert await batch(events) == [Chunk(b"cc", 0), CaughtUp(1)]
 
 
+class TestLooking:
+    async def test_an_answer_although_nothing_is_new(self, kernel: Securityfs, hold_open: bool) -> None:
+        kernel.append(b"a")
+        source = kernel.source(poll=NEVER, hold_open=hold_open)
+        async with aclosing(source.events(0)) as events:
+            assert await batch(events) == [Chunk(b"a", 0), CaughtUp(1)]
+            for _ in range(3):
+                more = asyncio.create_task(batch(events))
+                await asyncio.sleep(0)  # it waits for the count to move
+                source.look()
+                source.look()
+                assert await more == [CaughtUp(1)]
+                source.look()  # nobody waits yet
+                assert await batch(events) == [CaughtUp(1)]
+            assert kernel.openings == [kernel.list]
+
+    async def test_what_is_new_comes_first(self, kernel: Securityfs, hold_open: bool) -> None:
+        source = kernel.source(poll=NEVER, hold_open=hold_open)
+        async with aclosing(source.events(0)) as events:
+            assert await batch(events) == [CaughtUp(0)]
+            for number in range(3):
+                more = asyncio.create_task(batch(events))
+                await asyncio.sleep(0)
+                kernel.append(b"a")
+                source.look()
+                assert await more == [Chunk(b"a", number), CaughtUp(number + 1)]
+
+    async def test_before_the_first_round(self, kernel: Securityfs, hold_open: bool) -> None:
+        """The first full read is the answer; there is no second one."""
+        kernel.append(b"a")
+        source = kernel.source(poll=NEVER, hold_open=hold_open)
+        source.look()
+        async with aclosing(source.events(0)) as events:
+            assert await batch(events) == [Chunk(b"a", 0), CaughtUp(1)]
+            more = asyncio.create_task(batch(events))
+            await asyncio.sleep(0)
+            kernel.append(b"b")
+            source.wake()
+            assert await more == [Chunk(b"b", 1), CaughtUp(2)]
+
+    @pytest.mark.parametrize("size", [1, READ_PIECE_BYTES, 2 * READ_PIECE_BYTES + 1])
+    async def test_a_round_under_way_is_no_answer(
+        self, kernel: Securityfs, hold_open: bool, size: int
+    ) -> None:
+        """It took its count before it was asked, and may have passed the end of the list."""
+        data = bytes(size)
+        kernel.append(data)
+        source = kernel.source(poll=NEVER, hold_open=hold_open)
+        async with aclosing(source.events(0)) as events:
+            assert isinstance(await following(events), Chunk)
+            source.look()
+            found = await batch(events)  # of the round that was under way
+            assert found[-1] == CaughtUp(1)
+            assert await batch(events) == [CaughtUp(1)]
+            kernel.append(data)
+            source.wake()
+            assert isinstance(await following(events), Chunk)
+            kernel.append(b"b")
+            source.look()
+            found = await batch(events)
+            assert found[-1] == CaughtUp(2)
+            found += await batch(events)
+            assert found[-1] == CaughtUp(3)
+            assert any(isinstance(event, Chunk) and event.data.endswith(b"b") for event in found)
+
+    async def test_an_unchanged_count_is_enough_only_if_all_it_counts_was_delivered(
+        self, kernel: Securityfs
+    ) -> None:
+        kernel.append(b"a")
+        refusals, used_up = Refusals(), asyncio.Event()
+
+        def opener(path: Path) -> int:
+            if len(refusals.numbers) == 1:
+                used_up.set()
+            return refusals(path)
+
+        source = kernel.source(poll=NEVER, hold_open=False, opener=opener, retry=NEVER)
+        async with aclosing(source.events(0)) as events:
+            assert await batch(events) == [Chunk(b"a", 0), CaughtUp(1)]
+            kernel.append(b"b")
+            refusals.numbers = [errno.EIO, errno.EIO]
+            more = asyncio.create_task(batch(events))
+            await asyncio.sleep(0)
+            source.wake()
+            assert await more == [Unavailable(f"{kernel.list}: Input/output error")]
+            more = asyncio.create_task(batch(events))
+            await asyncio.sleep(0)
+            source.look()  # refused again, which is no news
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await used_up.wait()
+            source.look()
+            assert await more == [Chunk(b"b", 1), CaughtUp(2)]
+            source.look()
+            assert await batch(events) == [CaughtUp(2)]
+            assert refusals.asked == 4
+
+    async def test_without_a_count_it_reads(self, kernel: Securityfs, hold_open: bool) -> None:
+        kernel.count.unlink()
+        source = kernel.source(poll=NEVER, hold_open=hold_open)
+        async with aclosing(source.events(0)) as events:
+            assert await batch(events) == [CaughtUp(None)]
+            more = asyncio.create_task(batch(events))
+            await asyncio.sleep(0)
+            kernel.list.write_bytes(b"a")
+            source.look()
+            assert await more == [Chunk(b"a", 0), CaughtUp(None)]
+            source.look()
+            assert await batch(events) == [CaughtUp(None)]
+
+    async def test_trimmed_meanwhile(self, kernel: Securityfs) -> None:
+        kernel.append(b"aabb", 2)
+        source = kernel.source(poll=NEVER, hold_open=False)
+        async with aclosing(source.events(0)) as events:
+            await batch(events)
+            kernel.trim(b"bb", 1)
+            source.look()
+            assert await batch(events) == [Restarted("trimmed"), Chunk(b"bb", 0), CaughtUp(1)]
+
+
 class TestUnavailable:
-    async def test_a_writer_has_it(self, kernel: Securityfs, hold_open: bool) -> None:
+    async def test_a_writer_has_it_for_a_moment(self, kernel: Securityfs, hold_open: bool) -> None:
         kernel.append(b"a")
         refusals = Refusals(*[errno.EBUSY] * 5)
-        async with aclosing(kernel.source(hold_open=hold_open, opener=refusals).events(0)) as events:
-            assert await following(events) == Unavailable(
-                f"{kernel.list}: another process has the list open for writing, which trims it; "
-                "reading goes on when it is closed"
-            )
+        source = kernel.source(
+            hold_open=hold_open, opener=refusals, monotonic=refusals.monotonic, retry=NEVER
+        )
+        async with aclosing(source.events(0)) as events:
             assert await batch(events) == [Chunk(b"a", 0), CaughtUp(1)]
             assert refusals.asked == 6
+
+    async def test_a_writer_keeps_it(self, kernel: Securityfs, hold_open: bool) -> None:
+        """It is told of once it has lasted, and the next one is as much of a moment as the first."""
+        kernel.append(b"a")
+        refusals = Refusals(pace=BUSY_PATIENCE_SECONDS / 4)
+        source = kernel.source(hold_open=hold_open, opener=refusals, monotonic=refusals.monotonic)
+        told = Unavailable(
+            f"{kernel.list}: another process has the list open for writing, which trims it; "
+            "reading goes on when it is closed"
+        )
+        refusals.numbers = [errno.EBUSY] * 9
+        async with aclosing(source.events(0)) as events:
+            assert await following(events) == told
+            assert refusals.asked == 5
+            assert await batch(events) == [Chunk(b"a", 0), CaughtUp(1)]
+            assert refusals.asked == 10
+            if hold_open:
+                return  # it is not opened again
+            refusals.numbers = [errno.EBUSY] * 4
+            kernel.append(b"b")
+            assert await batch(events) == [Chunk(b"b", 1), CaughtUp(2)]
+            refusals.numbers = [errno.EBUSY] * 5
+            kernel.append(b"c")
+            assert await batch(events) == [told]
+            assert await batch(events) == [Chunk(b"c", 2), CaughtUp(3)]
+
+    async def test_patience_begins_anew_after_another_problem(self, kernel: Securityfs) -> None:
+        kernel.append(b"a")
+        refusals = Refusals(*[errno.EBUSY] * 4, errno.EIO, *[errno.EBUSY] * 4, pace=BUSY_PATIENCE_SECONDS / 4)
+        source = kernel.source(str(kernel.list), opener=refusals, monotonic=refusals.monotonic)
+        async with aclosing(source.events(0)) as events:
+            assert await following(events) == Unavailable(f"{kernel.list}: Input/output error")
+            assert refusals.asked == 5
+            assert await batch(events) == [Chunk(b"a", 0), CaughtUp(1)]
+            assert refusals.asked == 10
 
     @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
     async def test_no_right_to_read(self, kernel: Securityfs, number: int) -> None:
@@ -587,7 +804,6 @@ class TestWhichList:
         kernel.ascii.write_bytes(b"10 ascii")
         kernel.append(b"binary")
         async with aclosing(kernel.source(opener=Refusals(errno.EBUSY)).events(0)) as events:
-            assert isinstance(await following(events), Unavailable)
             assert await batch(events) == [Chunk(b"binary", 0), CaughtUp(1)]
 
     async def test_a_bank_of_its_own(self, kernel: Securityfs) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -23,8 +24,9 @@ from dmimad.core.checkpoint import (
 from dmimad.core.device import Device, Dialect
 from dmimad.core.errors import MalformedError
 from dmimad.core.event import Identity, Metadata
-from dmimad.core.reader import ListFormat, Position
-from dmimad.core.table import Fragment, LoadAssembly, Table
+from dmimad.core.list_format import ListFormat
+from dmimad.core.reader import Position
+from dmimad.core.table import Fragment, LoadAssembly, Provenance, Table
 
 BOUNDED = settings(derandomize=True, deadline=None, database=None, max_examples=100)
 #: There are many places to damage.
@@ -47,6 +49,7 @@ TABLES = st.builds(
     st.lists(st.binary(), max_size=3).map(tuple),
     st.none() | NUMBERS,
     st.integers(0, 1),
+    st.sampled_from(Provenance),
 )
 DEVICES = st.builds(
     Device,
@@ -80,6 +83,9 @@ POSITIONS = st.builds(
     st.binary(max_size=64),
     NUMBERS,
     st.dictionaries(st.text(), st.dictionaries(st.integers(0, 23), st.none() | DIGESTS)),
+    st.just(b"") | st.binary(min_size=64, max_size=64).filter(any),
+    st.just(0),
+    st.booleans(),
 )
 
 
@@ -117,7 +123,16 @@ def test_dialects_round_trip(dialect: Dialect | None) -> None:
 TABLE = Table(b"\xaa" * 32, b"n\xff", b"u", 3, (b"x", b"\0"), 4, 1)
 DEVICE = Device("254:0", 254, 0, b"n", b"u", TABLE, TABLE, True, (Identity(b"f", b""),), 1, 2, 3)
 POSITION = Position(
-    ListFormat(False, 20, "big"), 3, 900, 300, b"\x01" * 20, 1, {"sha1": {10: b"\x02" * 20, 11: None}}
+    ListFormat(False, 20, "big"),
+    3,
+    900,
+    300,
+    b"\x01" * 20,
+    1,
+    {"sha1": {10: b"\x02" * 20, 11: None}},
+    b"\x03" * 20,
+    2,
+    True,
 )
 LOAD = LoadAssembly(Metadata(b"n", b"u", 254, 0, 40), [Fragment(0, 9, b"x"), Fragment(10, 12, b"y")])
 DOCUMENTS: dict[str, tuple[dict[str, object], Callable[[dict[str, object]], object]]] = {
@@ -156,7 +171,14 @@ def changed(
 EVERYWHERE = [(name, place) for name, (document, _) in DOCUMENTS.items() for place in places(document)]
 #: What may be missing or null without being damage.
 OPTIONAL: dict[str, set[Place]] = {
-    "position": {("format",), ("pcrs", "sha1", "10"), ("pcrs", "sha1", "11"), ("pcrs", "sha1")},
+    "position": {
+        ("format",),
+        ("pcrs", "sha1", "10"),
+        ("pcrs", "sha1", "11"),
+        ("pcrs", "sha1"),
+        ("anchor_digest",),
+        ("carried_over",),
+    },
     "device": {
         ("major",),
         ("minor",),
@@ -164,6 +186,8 @@ OPTIONAL: dict[str, set[Place]] = {
         ("inactive",),
         ("active", "loaded_at"),
         ("inactive", "loaded_at"),
+        ("active", "provenance"),
+        ("inactive", "provenance"),
         ("aliased",),
     },
     "load": set(),
@@ -241,6 +265,11 @@ def test_any_other_document_raises_malformed_error_only(document: dict[str, obje
         (("records",), 1.0, "a stored number is missing"),
         (("last_length",), 901, "the stored position is damaged"),
         (("last_digest",), "0g", "a stored digest is damaged"),
+        (("anchor_digest",), "0g", "a stored digest is damaged"),
+        (("anchor_digest",), "00" * 20, "the stored position is damaged"),
+        (("after_anchor",), None, "a stored number is missing"),
+        (("after_anchor",), -1, "the stored position is damaged"),
+        (("after_anchor",), 4, "the stored position is damaged"),
         (("pcrs",), [], "a stored object is missing"),
         (("pcrs", "sha1"), "x", "a stored object is missing"),
         (("pcrs", "sha1"), {"ten": None}, "a stored number is damaged"),
@@ -262,6 +291,7 @@ def test_reasons_for_positions(place: Place, value: object, reason: str) -> None
         ("device", ("former", 0), ["a"], "a stored text is missing"),
         ("device", ("active",), [], "a stored object is missing"),
         ("device", ("active", "texts"), "", "a stored list is missing"),
+        ("device", ("active", "provenance"), "rumour", "a stored table is damaged"),
         ("load", ("numbers",), [1, 2], "a stored load is damaged"),
         ("load", ("parts",), [], "a stored load is damaged"),
         ("load", ("parts", 0), [], "a stored number is missing"),
@@ -272,6 +302,20 @@ def test_reasons(name: str, place: Place, value: object, reason: str) -> None:
     with pytest.raises(MalformedError) as raised:
         read(changed(document, place, lambda _: value))
     assert raised.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("last_digest", "anchor_digest"), [(b"\1" * 20, b"\1" * 20), (bytes(20), b""), (b"", b"")]
+)
+def test_a_position_stored_before_there_were_anchors(last_digest: bytes, anchor_digest: bytes) -> None:
+    """The last record is the anchor, unless it is a violation, of which there are many."""
+    position = replace(POSITION, last_digest=last_digest)
+    document = position_document(position)
+    for name in ("anchor_digest", "after_anchor", "carried_over"):
+        del document[name]
+    assert read_position(through_json(document)) == replace(
+        position, anchor_digest=anchor_digest, after_anchor=0, carried_over=False
+    )
 
 
 @pytest.mark.parametrize("value", ["v2", 1, True, [], {}])

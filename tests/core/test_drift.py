@@ -41,7 +41,7 @@ def test_approved_tables(slots: tuple[Table | None, Table | None]) -> None:
 
 def test_an_active_table_that_is_not_approved() -> None:
     found = judged(device(BAD, GOOD), APPROVED)
-    data = {"expected": GOOD.label, "actual": BAD.label, "baseline": "b.toml:2"}
+    data = {"expected": GOOD.label, "actual": BAD.label, "baseline": "b.toml:2", "witness": "measured"}
     text = "a (254:0) runs a table that is not approved"
     finding = Finding("drift.active", Severity.CRITICAL, text, "254:0", 2, data)
     assert found == Judgement(Verdict.DRIFT, True, False, (finding,))
@@ -49,7 +49,7 @@ def test_an_active_table_that_is_not_approved() -> None:
 
 def test_a_staged_table_that_is_not_approved() -> None:
     found = judged(device(GOOD, BAD), APPROVED)
-    data = {"expected": GOOD.label, "actual": BAD.label, "baseline": "b.toml:2"}
+    data = {"expected": GOOD.label, "actual": BAD.label, "baseline": "b.toml:2", "witness": "measured"}
     text = "a (254:0) has staged a table that is not approved"
     finding = Finding("drift.inactive", Severity.WARNING, text, "254:0", 3, data)
     assert found == Judgement(Verdict.DRIFT, False, True, (finding,))

@@ -26,7 +26,7 @@ def filled() -> Knowledge:
     """One of everything, and what is order-dependent several times."""
     known = Knowledge(keep_facts=True)
     known.note_record(b"r" * 20)
-    known.note_load(HASH_A)
+    known.note_load(HASH_A, METADATA)
     known.note_resume(HASH_A, METADATA)
     known.note_resume(HASH_B, METADATA)
     known.note_resume(HASH_A, METADATA)
@@ -95,24 +95,24 @@ def test_facts_are_taken_once_and_noted_once() -> None:
     known = filled()
     facts = known.take_facts()
     assert [kind for kind, _ in facts] == [
-        *("record", "loaded", "resumed", "resumed", "resumed", "resumed", "removed", "removed"),
+        *("record", "loaded", "identity", "resumed", "resumed", "resumed", "resumed", "removed", "removed"),
         *("renamed", "renamed", "fragment", "fragment", "fragment"),
     ]
     assert known.take_facts() == []
     known.note_record(b"r" * 20)
-    known.note_load(HASH_A)
+    known.note_load(HASH_A, METADATA)
     known.note_resume(HASH_A, METADATA)
     known.note_removal(None, b"nameless")
     known.note_rename((253, 3), NEW)
     assert known.take_facts() == []
-    known.note_load(HASH_B)
+    known.note_load(HASH_B, METADATA)
     assert known.take_facts() == [("loaded", pack([HASH_B]))]
 
 
 def test_nothing_is_kept_for_nobody() -> None:
     known = Knowledge(keep_facts=False)
     known.note_record(b"r")
-    known.note_load(HASH_A)
+    known.note_load(HASH_A, METADATA)
     known.note_resume(HASH_A, METADATA)
     known.note_removal((1, 2), b"")
     known.note_rename(None, NEW)
@@ -127,7 +127,7 @@ SHORT = st.binary(max_size=3)
 METADATAS = st.builds(Metadata, SHORT, SHORT, st.integers(0, 3), st.integers(0, 3), st.integers(0, 3))
 NOTES: st.SearchStrategy[Callable[[Knowledge], object]] = st.one_of(
     st.builds(lambda digest: lambda known: known.note_record(digest), SHORT),
-    st.builds(lambda digest: lambda known: known.note_load(digest), SHORT),
+    st.builds(lambda digest: lambda known: known.note_load(digest, METADATA), SHORT),
     st.builds(
         lambda digest, metadata: lambda known: known.note_resume(digest, metadata),
         st.sampled_from([HASH_A, HASH_B, b""]),
@@ -183,10 +183,10 @@ def test_the_next_boot_knows_nothing_of_the_one_before() -> None:
     first = known.take_facts()
     known.begin(2)
     assert state(known) == state(Knowledge(keep_facts=True))
-    known.note_load(HASH_B)
+    known.note_load(HASH_B, METADATA)
     known.note_resume(HASH_B, OTHER)
     facts = known.take_facts()
-    assert [kind for kind, _ in facts] == ["loaded@2", "resumed@2"]
+    assert [kind for kind, _ in facts] == ["loaded@2", "identity@2", "resumed@2"]
     again = Knowledge(keep_facts=True)
     again.begin(2)
     again.restore(first + facts)
@@ -248,7 +248,7 @@ def test_pack_is_as_documented() -> None:
 
 LIMITED: dict[str, Callable[[Knowledge, int], object]] = {
     "record": lambda known, number: known.note_record(b"%d" % number),
-    "loaded": lambda known, number: known.note_load(b"%d" % number),
+    "loaded": lambda known, number: known.note_load(b"%d" % number, METADATA),
     "resumed": lambda known, number: known.note_resume(b"%d" % number, METADATA),
     "removed": lambda known, number: known.note_removal((1, number), b""),
     "renamed": lambda known, number: known.note_rename((1, number), NEW),
@@ -271,7 +271,7 @@ def test_limits(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     assert state(known) == before
     known.overflowed = True
     facts = known.take_facts()
-    assert [name for name, _ in facts] == [kind] * 3
+    assert [name for name, _ in facts if name != "identity"] == [kind] * 3
     again = Knowledge(keep_facts=True)
     again.restore(facts)
     assert again.overflowed

@@ -177,7 +177,7 @@ def test_without_a_baseline_devices_are_followed_and_nothing_is_told() -> None:
     host.kernel.load(b"a", BAD)
     assert host.look() == []
     good, bad = label("a", GOOD), label("a", BAD)
-    assert host.monitor.series() == [DeviceSeries("a", "", good, bad, False, False)]
+    assert host.monitor.series() == [DeviceSeries("a", "", good, bad, False, False, "measured", "measured")]
     assert (host.monitor.records, host.monitor.position, host.monitor.broken) == (5, 5, "")
     assert {kind: count for kind, count in host.monitor.dm_events.items() if count} == {
         "table_load": 2,
@@ -199,6 +199,7 @@ def test_without_a_baseline_devices_are_followed_and_nothing_is_told() -> None:
             "num_targets": 1,
             "provenance": "measured",
             "record": 3,
+            "targets": [{"begin": 0, "length": 8, "type": "linear"}],
         },
         "inactive": {
             "hash": bad,
@@ -207,7 +208,11 @@ def test_without_a_baseline_devices_are_followed_and_nothing_is_told() -> None:
             "num_targets": 1,
             "provenance": "measured",
             "record": 4,
+            "targets": [{"begin": 0, "length": 8, "type": "linear"}],
         },
+        "live": False,
+        "suspended": None,
+        "event_nr": None,
         "verdict": "unknown",
         "drift": {"active": False, "inactive": False},
     }
@@ -226,6 +231,7 @@ def test_a_table_that_is_not_approved_from_load_to_repair() -> None:
     assert found["data"]["evidence"] == {
         "record": 5,
         "baseline": "b.toml:2",
+        "witness": "measured",
         "template_digest": host.kernel.items[5].template_digest().hex(),
         "event": "device_resume",
     }
@@ -500,7 +506,6 @@ def test_a_device_replaced_unseen_is_removed() -> None:
     [
         ("replaced", "list.restarted"),
         ("truncated", "list.restarted"),
-        ("trimmed", "list.trimmed"),
         ("", None),
     ],
 )
@@ -516,14 +521,43 @@ def test_a_list_that_begins_again_is_announced_once(reason: str, code: str | Non
     assert host.look(40.0) == []
 
 
-def test_a_trimmed_list_proves_nothing() -> None:
-    host = Host(dialect="legacy")
-    host.look(10.0)
+def test_a_trimmed_list_is_gone_on_with() -> None:
+    host = Host(approved(a=(GOOD,)))
     host.kernel.create(b"a", GOOD)
-    host.monitor.start_over("boot", 20.0, "trimmed")
-    host.kernel.items, host.read = host.kernel.items[3:], 0
-    assert host.look(30.0) == [("list.trimmed", "firing", "h")]
-    assert host.monitor.findings["table.unmeasured", "info"] == 1
+    assert host.look(10.0) == []
+    position, found = host.monitor.position, host.monitor.retained()
+    data = b"".join(map(binary_record, host.kernel.items[2:]))
+    host.monitor.find_place()
+    host.monitor.feed(data, 20.0)
+    host.monitor.caught_up(20.0)
+    assert host.commit() == [("list.trimmed", "firing", "h")]
+    assert host.last()["severity"] == "critical"
+    assert host.last()["evidence"]["records"] == "2"
+    assert (host.monitor.position, host.monitor.retained()) == (position, found)
+    assert host.monitor.trimmed == 2
+    host.kernel.load(b"a", BAD)
+    assert host.look(30.0) == [("drift.inactive", "firing", "a")]
+    assert host.monitor.position == position + 1
+    host.monitor = Monitor(host.policy, host.baseline, host.boot)
+    host.monitor.resume(host.disk.load())
+    assert host.monitor.trimmed == 2
+    host.monitor.find_place()
+    host.monitor.feed(b"".join(map(binary_record, host.kernel.items[4:])), 40.0)
+    host.monitor.caught_up(40.0)
+    assert host.commit() == [("list.trimmed", "firing", "h")]
+    assert host.last()["evidence"]["records"] == "2"
+
+
+def test_trimming_that_is_planned_is_information() -> None:
+    host = Host()
+    host.monitor.set_policy(replace(host.policy, trim_expected=True), 5.0)
+    host.kernel.create(b"a", GOOD)
+    host.look(10.0)
+    host.monitor.find_place()
+    host.monitor.feed(binary_record(host.kernel.items[-1]), 20.0)
+    host.monitor.caught_up(20.0)
+    assert host.commit() == [("list.trimmed", "firing", "h")]
+    assert host.last()["severity"] == "info"
 
 
 def test_kexec_is_announced_and_forgets_devices_quietly() -> None:

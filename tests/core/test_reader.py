@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from dmimad.core.list_format import ListFormat
 from dmimad.core.measurement import (
     MAX_LINE_BYTES,
     MAX_TEMPLATE_DATA_BYTES,
@@ -20,10 +21,8 @@ from dmimad.core.measurement import (
 from dmimad.core.reader import (
     DEFAULT_BANKS,
     MAX_LINES_PER_RECORD,
-    ListFormat,
     ListReader,
     Position,
-    detect_format,
 )
 from tests.core.lists import (
     BANKS,
@@ -75,6 +74,8 @@ MIXED = (
 )
 #: What `ListReader` hands out of them: it tells nothing but names, so it is written down.
 HANDED_OUT = (0, 1, 4, 6, 9, 12, 15, 16, 18)
+#: The second boot_aggregate.
+KEXEC = 18
 
 FORMS = [(ascii, bank, order) for ascii in (False, True) for bank in BANKS for order in ORDERS]
 FORM_IDS = [f"{'ascii' if ascii else 'binary'}-{bank}-{order}" for ascii, bank, order in FORMS]
@@ -133,7 +134,15 @@ def position_after(
         MIXED[count - 1].template_digest(bank, order),
         sum(item.violation for item in MIXED[:count]),
         {name: {pcr: replayed(MIXED[:count], name, order, pcr) for pcr in numbers} for name in banks},
+        *anchor_of(MIXED[:count], bank, order),
+        count > KEXEC,
     )
+
+
+def anchor_of(records: Sequence[Item], bank: str, order: Order) -> tuple[bytes, int]:
+    """The template digest of the last record that is no violation, and how many came after it."""
+    index = max(index for index, item in enumerate(records) if not item.violation)
+    return records[index].template_digest(bank, order), len(records) - 1 - index
 
 
 def read(reader: ListReader, pieces: Iterable[bytes], *, close: bool = True) -> list[Measurement]:
@@ -345,6 +354,124 @@ def test_unverified(ascii: bool) -> None:
     assert [record.index for record in found] == [index for index in HANDED_OUT if index != 12]
     assert {record.fault for record in found} == {None}
     assert reader.position == position_after(len(MIXED), ascii, "sha1", "little", ("sha256",))
+
+
+@every_form
+def test_watching_something_else_on_the_way(ascii: bool, bank: str, order: Order) -> None:
+    """From any record on, for values of any other; what was found before is forgotten."""
+    data = mixed(ascii, bank, order)
+    values = {
+        name: [replayed(MIXED[:count], name, order) for count in range(len(MIXED) + 1)] for name in BANKS
+    }
+    for begin in range(0, len(MIXED), 3):
+        reader = ListReader(banks=BANKS, watch={"sha1": values["sha1"][1]})
+        at = position_after(begin, ascii, bank, order).offset
+        assert read(reader, [data[:at]], close=False) == [r for r in expected(bank, order) if r.index < begin]
+        for wanted in range(begin, len(MIXED) + 1, 2):
+            again = ListReader(reader.position, banks=BANKS)
+            again.watch({name: those[wanted] for name, those in values.items()})
+            assert again.matches == dict.fromkeys(BANKS)
+            read(again, [data[at:]])
+            # Not where it stood when it was asked, unless a record of another PCR left it there.
+            counts = [
+                n for n in range(begin + 1, len(MIXED) + 1) if values["sha1"][n] == values["sha1"][wanted]
+            ]
+            assert again.matches == dict.fromkeys(BANKS, counts[0] - 1 if counts else None)
+        reader.watch({})
+        assert reader.matches == {}
+        read(reader, [data[at:]])
+        assert reader.matches == {}
+
+
+@pytest.mark.parametrize("ascii", [False, True])
+def test_watching_a_run_of_ordinary_records(ascii: bool) -> None:
+    records = [boot_aggregate(), *(file(b"/usr/bin/%d" % number) for number in range(50))]
+    data = printed(records, ascii=ascii)
+    half = len(printed(records[:25], ascii=ascii))
+    reader = ListReader(watch={"sha1": replayed(records[:20], "sha1")})
+    reader.feed(data[:half])
+    assert reader.matches == {"sha1": 19}
+    reader.watch({"sha256": replayed(records[:40], "sha256"), "sha1": replayed(records[:20], "sha1")})
+    reader.feed(data[half:])
+    assert reader.matches == {"sha256": 39, "sha1": None}
+
+
+def test_watching_a_bank_that_is_not_replayed() -> None:
+    reader = ListReader(banks=("sha1",))
+    reader.watch({"sha1": replayed(MIXED[:1], "sha1"), "sha512": replayed(MIXED[:1], "sha512")})
+    read(reader, [mixed(False, "sha1", "little")])
+    assert reader.matches == {"sha1": 0, "sha512": None}
+    assert set(reader.position.pcrs) == {"sha1"}
+
+
+# -- by what a place is found again --------------------------------------------------------
+
+
+@pytest.mark.parametrize("ascii", [False, True])
+def test_anchors_behind_violations(ascii: bool) -> None:
+    records = [
+        violation(),
+        violation(),
+        boot_aggregate(),
+        file(b"/a"),
+        *[violation()] * 3,
+        file(b"/b"),
+        violation(),
+    ]
+    digests = [item.template_digest() for item in records]
+    wanted = [(b"", 1), (b"", 2), (digests[2], 0), (digests[3], 0), (digests[3], 1), (digests[3], 2)]
+    wanted += [(digests[3], 3), (digests[7], 0), (digests[7], 1)]
+    reader = ListReader()
+    for item, anchor in zip(records, wanted, strict=True):
+        reader.feed(printed([item], ascii=ascii))
+        assert (reader.position.anchor_digest, reader.position.after_anchor) == anchor
+    for verify in (False, True):
+        reader = ListReader(verify=verify)
+        reader.feed(printed(records, ascii=ascii))
+        assert (reader.position.anchor_digest, reader.position.after_anchor) == (digests[7], 1)
+        reader = ListReader(reader.position)
+        reader.feed(printed([violation()], ascii=ascii))
+        assert (reader.position.anchor_digest, reader.position.after_anchor) == (digests[7], 2)
+
+
+def test_no_anchor_behind_what_is_no_record() -> None:
+    reader = ListReader()
+    reader.feed(ascii_list([boot_aggregate(), violation()]))
+    assert reader.position.anchor_digest == boot_aggregate().template_digest()
+    reader.feed(b"junk\n" + ascii_record(kernel_version())[:20])
+    reader.close()
+    assert (reader.position.anchor_digest, reader.position.after_anchor) == (b"", 0)
+
+
+@pytest.mark.parametrize("ascii", [False, True])
+@pytest.mark.parametrize("template", [b"ima-sig", b"ima"])
+def test_what_a_kexec_carried_over_is_known_by_a_boot_aggregate_behind_it(
+    template: bytes, ascii: bool
+) -> None:
+    first, second = boot_aggregate(b"1"), boot_aggregate(b"2", template=template)
+    reader = ListReader()
+    reader.feed(printed([first, file(b"/a"), file(b"/b")], ascii=ascii))
+    assert not reader.position.carried_over
+    reader = ListReader(reader.position)
+    reader.feed(printed([file(b"/c"), second, file(b"/a")], ascii=ascii))
+    assert reader.position.carried_over
+    reader = ListReader(reader.position)
+    reader.feed(printed([file(b"/d")], ascii=ascii))
+    assert reader.position.carried_over
+
+
+@every_form
+def test_seeking_a_digest(ascii: bool, bank: str, order: Order) -> None:
+    """Any record can be sought; it is handed out once, with those that are anyway."""
+    data = mixed(ascii, bank, order)
+    usual = [index for index in HANDED_OUT if index != 12]  # its wrong digest is not noticed
+    for index, item in enumerate(MIXED):
+        seek = item.template_digest(bank, order)
+        reader = ListReader(banks=(), verify=False, seek=seek)
+        found = read(reader, [data])
+        assert [record.index for record in found] == sorted({index, *usual})
+        assert next(record for record in found if record.index == index).template_digest == seek
+        assert reader.records == len(MIXED)
 
 
 # -- PCRs that cannot be replayed ----------------------------------------------------------
@@ -755,29 +882,6 @@ def test_what_is_no_list(name: str) -> None:
         assert (reader.feed(binary("lvm-6.1")), reader.close()) == ([], [])
     reader = ListReader()
     assert (reader.feed(data[:50]), reader.close()) == ([], wanted)
-
-
-@pytest.mark.parametrize("final", [False, True])
-def test_binary_is_known_by_its_first_template_name(final: bool) -> None:
-    for bank, order, template in itertools.product(BANKS, ORDERS, (b"ima", b"ima-sig")):
-        size = hashlib.new(bank).digest_size
-        data = binary_record(boot_aggregate(template=template), bank, order)
-        known = 4 + size + max(4 + len(template), 8)
-        assert detect_format(data[: known - 1], final=final) is None
-        for length in (known, len(data)):
-            assert detect_format(data[:length], final=final) == ListFormat(False, size, order)
-
-
-@pytest.mark.parametrize("pcr", [0, 9, 10, 23])
-def test_ascii_is_known_by_its_first_line(pcr: int) -> None:
-    for bank in BANKS:
-        wanted = ListFormat(True, hashlib.new(bank).digest_size, "little")
-        data = ascii_record(replace(boot_aggregate(), pcr=pcr), bank)
-        assert detect_format(data, final=False) == wanted
-        assert detect_format(data[:-1] + b"x" * 100, final=False) == wanted
-        assert detect_format(data[:-1], final=True) == wanted
-        assert detect_format(data[:100], final=False) is None
-        assert detect_format(data[:42], final=True) is None
 
 
 def test_a_list_in_a_low_pcr() -> None:

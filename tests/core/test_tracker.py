@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 
-from dmimad.core import knowledge, tracker
+from dmimad.core import knowledge, registry
 from dmimad.core.checkpoint import device_document
 from dmimad.core.device import Dialect
 from dmimad.core.errors import MalformedError
@@ -355,7 +355,7 @@ def test_former_names_are_bounded() -> None:
 
 def test_devices_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest are forgotten, and said to be gone."""
-    monkeypatch.setattr(tracker, "MAX_DEVICES", 3)
+    monkeypatch.setattr(registry, "MAX_DEVICES", 3)
     outcome = replay_items(texts(*(load(b"d%d" % minor, minor=minor) for minor in range(5))))
     assert list(outcome.devices) == ["254:2", "254:3", "254:4"]
     assert [removed(step) for step in outcome.steps] == [[], [], [], ["254:0"], ["254:1"]]

@@ -1,0 +1,274 @@
+"""Findings about one list and its devices, as conditions that hold and cease in the alert book.
+
+Source: none; which finding lasts how long is dmimad's own rule:
+
+- what the baseline says of a device holds until the device is otherwise;
+- what the tracker found about a table holds as long as the table is in one of the device's slots;
+- what an observation of the live tables says holds until the next one no longer says it;
+- a removal holds until the device is back, a missing device until there is one;
+- what merely happened is announced once.
+
+Every condition has a key that names its cause, so that the same cause is one alert, whatever dies in between.
+Nothing here knows records, observations or time but what it is given.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from dmimad.core import cloudevent
+from dmimad.core.alert import Alert, AlertBook
+from dmimad.core.baseline import Baseline
+from dmimad.core.checkpoint import Document, table
+from dmimad.core.device import Device
+from dmimad.core.drift import Judgement, Verdict, judge, missing, removed
+from dmimad.core.errors import MalformedError
+from dmimad.core.event import printable
+from dmimad.core.finding import Finding, Severity
+from dmimad.core.observation import LiveDevice
+from dmimad.core.registry import number_of
+from dmimad.core.snapshot import DeviceSeries
+from dmimad.core.view import device_series, device_view
+
+#: Findings that are told once and have no end.
+ANNOUNCED = frozenset({"list.restarted", "list.trimmed", "activity.unrecorded", "watch.interrupted"})
+#: Findings of the whole list that hold until they are taken back.
+_LIVE = "live:"
+
+
+class Supervision:
+    """What holds of one list and its devices.
+
+    Args:
+        book: where conditions become alerts.
+        scope: names the list and its reading, so that records of different lists differ.
+        counts: findings by code and severity, counted up.
+    """
+
+    def __init__(self, book: AlertBook, scope: str, counts: Counter[tuple[str, str]]) -> None:
+        self.scope = scope
+        self.baseline = Baseline()
+        self.report_unexpected = True
+        self.changed: set[str] = set()
+        self.live: Mapping[tuple[int, int], LiveDevice] = {}
+        self._book = book
+        self._counts = counts
+        self._conditions: dict[str, set[str]] = {}
+        self._live_keys: set[str] = set()
+        self._judgements: dict[str, Judgement] = {}
+        self._evidence: dict[str, dict[int, tuple[str, str]]] = {}
+        self._documents: dict[str, bytes] = {}
+
+    def restore(self, holding: Iterable[Alert], evidence: Document) -> None:
+        """Take over what alerts held before a restart, and the stored evidence; raises MalformedError."""
+        for key, records in evidence.items():
+            self._evidence[key] = {}
+            for index, pair in table(records).items():
+                if not (index.isdecimal() and isinstance(pair, list) and len(pair) == 2):  # a pair
+                    raise MalformedError("stored evidence is damaged")
+                self._evidence[key][int(index)] = (str(pair[0]), str(pair[1]))
+        for alert in holding:
+            kind, _, cause = alert.key.partition("|")
+            subject = alert.finding.device
+            if kind == self.scope and cause.startswith(_LIVE):
+                self._live_keys.add(alert.key)
+            elif kind == "missing" or (kind == self.scope and subject):
+                self._conditions.setdefault(subject, set()).add(alert.key)
+
+    # -- one device ------------------------------------------------------------------------
+
+    def note(self, device: Device, record: int, template_digest: str, event: str) -> None:
+        """A record was about this device."""
+        self._evidence.setdefault(device.key, {})[record] = (template_digest, event)
+
+    def present(self, device: Device, now: float, record: int | None, *, at_once: bool = False) -> None:
+        """The device exists, and is as it is."""
+        self._book.cease(f"removed|{printable(device.name)}", now=now, record=record)
+        self.judge(device, now, record, at_once=at_once)
+
+    def judge(self, device: Device, now: float, record: int | None, *, at_once: bool = False) -> None:
+        """Compare a device with the baseline; ``at_once``: drift has lasted for long enough already."""
+        judgement = judge(device, self.baseline, report_unexpected=self.report_unexpected)
+        self._judgements[device.key] = judgement
+        self.changed.add(device.key)
+        self.view(device)
+        self._prune_evidence(device)
+        holding = {self._key(found, device): found for found in judgement.findings}
+        mine = self._conditions.setdefault(device.key, set())
+        for key in sorted(key for key in mine if key not in holding and not _stays(key, device)):
+            mine.discard(key)
+            self._book.cease(key, now=now, record=record)
+        for key, finding in holding.items():
+            if key in mine:
+                continue
+            mine.add(key)
+            self._count(finding)
+            urgent = at_once and finding.code == "drift.active"
+            shown = printable(device.name)
+            self._book.hold(key, self._with_evidence(finding), shown, since=now, now=now, at_once=urgent)
+
+    def _key(self, found: Finding, device: Device) -> str:
+        """What made it so: the place in the list, and of a drift the table too, which no record may tell."""
+        if found.code == "drift.active":
+            return f"{self.scope}|{found.code}|{device.key}|{device.changed_at}|{found.data['actual']}"
+        if found.code == "drift.inactive":
+            return f"{self.scope}|{found.code}|{device.key}|{device.staged_at}|{found.data['actual']}"
+        return f"{self.scope}|{found.code}|{device.key}|{found.record}"
+
+    def report(
+        self, finding: Finding, now: float, *, device: Device | None = None, template_digest: str = ""
+    ) -> None:
+        """A finding of the reader or tracker: evidence of itself, so it waits for no hold-off."""
+        self._count(finding)
+        if template_digest and "template_digest" not in finding.data:
+            finding = replace(finding, data={**finding.data, "template_digest": template_digest})
+        key = "|".join((self.scope, finding.code, finding.device, str(finding.record)))
+        subject = printable(device.name) if device is not None and device.key == finding.device else ""
+        if finding.code in ANNOUNCED:
+            self._book.announce(key, finding, subject, now=now)
+        elif finding.severity is not Severity.INFO:
+            if finding.device:
+                label = finding.data.get("table")
+                key = key if label is None else f"{key}|{label}"
+                self._conditions.setdefault(finding.device, set()).add(key)
+            self._book.hold(key, finding, subject, since=now, now=now, at_once=True)
+
+    def announce(self, cause: str, finding: Finding, subject: str, now: float) -> None:
+        """Something that happened, told once per cause."""
+        self._count(finding)
+        self._book.announce(f"{self.scope}|{finding.code}|{cause}", finding, subject, now=now)
+
+    def gone(self, device: Device, now: float, record: int | None) -> None:
+        """The device was removed, by ``record`` if there is one."""
+        finding = removed(device, self.baseline, record)
+        if finding is not None:
+            finding = self._with_evidence(finding)
+        self.forget(device, now, record)
+        if finding is not None:
+            self._count(finding)
+            name = printable(device.name)
+            self._book.hold(f"removed|{name}", finding, name, since=now, now=now)
+
+    def forget(self, device: Device, now: float, record: int | None) -> None:
+        """There is no such device any more, or it has another key."""
+        for key in sorted(self._conditions.pop(device.key, ())):
+            self._book.cease(key, now=now, record=record)
+        self._judgements.pop(device.key, None)
+        self._evidence.pop(device.key, None)
+        self._documents.pop(device.key, None)
+        self.changed.add(device.key)
+
+    # -- all of them -----------------------------------------------------------------------
+
+    def hold_live(self, holding: Mapping[str, Finding], names: Mapping[str, str], now: float) -> None:
+        """What the last observation says is wrong; what it no longer says has ended."""
+        keys = {f"{self.scope}|{_LIVE}{key}": finding for key, finding in holding.items()}
+        for key in sorted(self._live_keys - keys.keys()):
+            self._book.cease(key, now=now, record=None)
+        for key, finding in keys.items():
+            if key not in self._live_keys:
+                self._count(finding)
+                if finding.severity is not Severity.INFO:
+                    subject = names.get(finding.device, "")
+                    self._book.hold(key, finding, subject, since=now, now=now, at_once=True)
+        self._live_keys = set(keys)
+
+    def hold_list(self, finding: Finding, now: float) -> None:
+        """Something is wrong with the list itself, until `cease_list`."""
+        key = f"{self.scope}|{finding.code}|list"
+        if key not in self._conditions.setdefault("list", set()):
+            self._conditions["list"].add(key)
+            self._count(finding)
+        self._book.hold(key, finding, "", since=now, now=now, at_once=True)
+
+    def cease_list(self, code: str, now: float) -> None:
+        """That is no longer so."""
+        key = f"{self.scope}|{code}|list"
+        self._conditions.get("list", set()).discard(key)
+        self._book.cease(key, now=now, record=None)
+
+    def check_missing(
+        self, devices: Iterable[Device], now: float, record: int | None, **evidence: str
+    ) -> None:
+        """``evidence`` is of the record that may have made a required device go."""
+        found = missing(devices, self.baseline)
+        mine = self._conditions.setdefault("", set())
+        keys = {f"missing|{finding.data['expected']}": finding for finding in found.values()}
+        for key in sorted(mine - keys.keys()):
+            mine.discard(key)
+            self._book.cease(key, now=now, record=record)
+        for key, finding in keys.items():
+            if key not in mine:
+                mine.add(key)
+                self._count(finding)
+                shown = replace(finding, record=record, data={**finding.data, **evidence})
+                self._book.hold(key, shown, finding.data["expected"], since=now, now=now)
+
+    def cease_others(self, now: float) -> None:
+        """The list has been read: what an earlier reading left and this one does not show has ended."""
+        current = {key for keys in self._conditions.values() for key in keys} | self._live_keys
+        for alert in list(self._book.holding()):
+            kind = alert.key.partition("|")[0]
+            if kind == "missing":
+                self._conditions.setdefault("", set()).add(alert.key)
+            elif kind not in ("removed", self.scope) and alert.key not in current:
+                self._book.cease(alert.key, now=now, record=None)
+
+    def cease_removed(self, now: float) -> None:
+        """A removal is no news once no entry asks for the device, or one asks for it by `missing`."""
+        wanted = {entry.label for entry in self.baseline.entries if not entry.required}
+        for alert in list(self._book.holding()):
+            if alert.key.startswith("removed|") and alert.finding.data.get("expected") not in wanted:
+                self._book.cease(alert.key, now=now, record=None)
+
+    # -- what there is to see --------------------------------------------------------------
+
+    def view(self, device: Device) -> None:
+        """Renew the device's document."""
+        judgement = self._judgements.get(device.key)
+        if judgement is None:
+            judgement = judge(device, self.baseline, report_unexpected=self.report_unexpected)
+            self._judgements[device.key] = judgement
+        number = number_of(device)
+        live = None if number is None else self.live.get(number)
+        self._documents[device.key] = device_view(device, judgement, live)
+
+    def retained(self, host: str) -> Mapping[str, bytes]:
+        """Topic -> retained payload, for every device that exists."""
+        return {cloudevent.device_topic(host, key): payload for key, payload in self._documents.items()}
+
+    def series(self, device: Device) -> DeviceSeries:
+        """The device for metrics."""
+        return device_series(device, self._judgements.get(device.key, Judgement(Verdict.UNKNOWN)))
+
+    def evidence_document(self) -> dict[str, object]:
+        """Evidence as JSON to store."""
+        return {
+            key: {str(index): list(pair) for index, pair in records.items()}
+            for key, records in self._evidence.items()
+        }
+
+    def _with_evidence(self, finding: Finding) -> Finding:
+        known = self._evidence.get(finding.device, {}).get(-1 if finding.record is None else finding.record)
+        if known is None:
+            return finding
+        return replace(finding, data={**finding.data, "template_digest": known[0], "event": known[1]})
+
+    def _prune_evidence(self, device: Device) -> None:
+        wanted = {device.since, device.changed_at, device.staged_at}
+        kept = self._evidence.get(device.key, {})
+        self._evidence[device.key] = {index: pair for index, pair in kept.items() if index in wanted}
+
+    def _count(self, finding: Finding) -> None:
+        self._counts[finding.code, finding.severity.value] += 1
+
+
+def _stays(key: str, device: Device) -> bool:
+    """A tracker's finding about a table stays while the table is in one of the slots."""
+    _, code, _, _, *label = key.split("|")
+    if code.startswith(("drift.", "device.")):
+        return False
+    labels = {slot.label for slot in (device.active, device.inactive) if slot is not None}
+    return not label or label[0] in labels

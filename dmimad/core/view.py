@@ -1,0 +1,82 @@
+"""A device as subscribers and metrics see it: the retained document and the series.
+
+Source: none; the shapes are a promise (``docs/mqtt.md``).  Decides nothing.
+"""
+
+from __future__ import annotations
+
+from dmimad.core import cloudevent
+from dmimad.core.device import Device
+from dmimad.core.drift import Judgement
+from dmimad.core.event import printable
+from dmimad.core.observation import LiveDevice, LiveTable
+from dmimad.core.snapshot import DeviceSeries
+from dmimad.core.table import Provenance, Table, parse_targets
+
+#: Targets told of one table; a table may have a million.
+MAX_TARGETS_TOLD = 1024
+
+
+def device_view(device: Device, judgement: Judgement, live: LiveDevice | None) -> bytes:
+    """The retained document; ``live`` is what the last observation said of the device."""
+    active = None if live is None else live.active
+    inactive = None if live is None else live.inactive
+    return cloudevent.encode(
+        {
+            "key": device.key,
+            "name": printable(device.name),
+            "uuid": printable(device.uuid),
+            "major": device.major,
+            "minor": device.minor,
+            "active": _slot_view(device.active, device.changed_at, active),
+            "inactive": _slot_view(device.inactive, device.staged_at, inactive),
+            "live": live is not None,
+            "suspended": None if live is None else live.suspended,
+            "event_nr": None if live is None else live.event_nr,
+            "verdict": judgement.verdict.value,
+            "drift": {"active": judgement.drift_active, "inactive": judgement.drift_inactive},
+        }
+    )
+
+
+def _slot_view(slot: Table | None, record: int, live: LiveTable | None) -> dict[str, object] | None:
+    if slot is None:
+        return None
+    observed = slot.provenance is Provenance.OBSERVED
+    targets = _targets(slot, live)
+    return {
+        "hash": slot.label,
+        "name": printable(slot.name),
+        "uuid": printable(slot.uuid),
+        "num_targets": slot.num_targets,
+        "provenance": slot.provenance.value,
+        "record": None if observed else record,
+        "targets": targets[:MAX_TARGETS_TOLD],
+    }
+
+
+def _targets(slot: Table, live: LiveTable | None) -> list[dict[str, object]]:
+    """As the kernel holds them if the slot has been seen; the list does not tell an opaque one's type."""
+    if slot.provenance is not Provenance.MEASURED and live is not None and live.targets is not None:
+        return [
+            {"begin": target.begin_sectors, "length": target.length_sectors, "type": target.type}
+            for target in live.targets
+        ]
+    return [
+        {"begin": target.begin_sectors, "length": target.length_sectors, "type": target.type}
+        for target in parse_targets(slot.texts)
+    ]
+
+
+def device_series(device: Device, judgement: Judgement) -> DeviceSeries:
+    """The device for metrics."""
+    return DeviceSeries(
+        printable(device.name),
+        printable(device.uuid),
+        None if device.active is None else device.active.label,
+        None if device.inactive is None else device.inactive.label,
+        judgement.drift_active,
+        judgement.drift_inactive,
+        None if device.active is None else device.active.provenance.value,
+        None if device.inactive is None else device.inactive.provenance.value,
+    )
