@@ -22,6 +22,8 @@ COMMANDS = {
     "run": ("run", "the daemon"),
     "demo": ("demo", "the whole pipeline with no set-up"),
     "replay": ("replay", "analyse a measurement list offline"),
+    "doctor": ("doctor", "is this host able to be monitored, and what is missing"),
+    "observe": ("observe", "the privileged observer of the live tables"),
     "check-config": ("check_config", "check the settings and baseline files"),
 }
 EXIT_UNUSABLE = 2

@@ -23,20 +23,34 @@ from dmimad.adapters.baseline_files import read_baseline
 from dmimad.adapters.directory_watch import DirectoryWatch
 from dmimad.adapters.file_list import FileList
 from dmimad.adapters.ima_list import KernelList, is_kernel_list
+from dmimad.adapters.live.client import LiveClient
+from dmimad.adapters.live.connect import connector
 from dmimad.adapters.metrics import DaemonCollector, MetricsServer, registry
 from dmimad.adapters.mqtt import Publisher
 from dmimad.adapters.service import ServiceManager
 from dmimad.adapters.store import Store
+from dmimad.adapters.tpm import Tpm
+from dmimad.adapters.uevents import Uevents
 from dmimad.config import DEFAULT_FILE, Settings, load
 from dmimad.core.commit import Message
-from dmimad.core.errors import AdapterError, BaselineError, DmimadError, ResumeError, SettingsError
+from dmimad.core.errors import (
+    AdapterError,
+    BaselineError,
+    DmimadError,
+    ListGapError,
+    ResumeError,
+    SettingsError,
+)
 from dmimad.core.monitor import Monitor, Policy
+from dmimad.core.pacing import Pacing
 from dmimad.core.snapshot import Snapshot
 from dmimad.core.source import CaughtUp, Chunk, Restarted, SourceEvent, Unavailable
+from dmimad.witnesses import LiveWitness, PcrWitness
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
+TPM_CLASS = Path("/sys/class/tpm")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 #: Commit at least this often while a long list is being read.
 _COMMIT_SECONDS = 1.0
@@ -54,6 +68,7 @@ class Outside:
     monotonic: Callable[[], float] = time.monotonic
     random: random.Random = field(default_factory=random.Random)
     boot_id: Path = BOOT_ID
+    tpm: Path = TPM_CLASS
     set_log_level: Callable[[str], None] = lambda _: None
 
 
@@ -93,12 +108,18 @@ class Daemon:
         self._watch = self._make_watch()
         self._watching: asyncio.Task[None] | None = None
         baseline = read_baseline(Path(settings.baseline.directory))
-        self._monitor = Monitor(_policy(settings), baseline, self._boot())
+        self.monitor = Monitor(_policy(settings), baseline, self._boot())
+        self.feeding = asyncio.Lock()
         self._store = Store.open(Path(settings.state.directory))
         self._retained: Mapping[str, bytes] = {}
         self._publisher: Publisher | None = None
         self._publishing: asyncio.Task[None] | None = None
         self._collector = DaemonCollector(self._snapshot, __version__)
+        self._live = self._make_live()
+        self._pcr = self._make_pcr()
+        self._looked = 0
+        self._compared = 0
+        self._answered = asyncio.Condition()
         self.ready = asyncio.Event()
         self._stop = asyncio.Event()
         self._reload_wanted = asyncio.Event()
@@ -139,6 +160,11 @@ class Daemon:
                     group.create_task(self._feed_watchdog(), name="watchdog"),
                 ]
                 self._group = group
+                tasks += [
+                    group.create_task(witness.run(), name=name)
+                    for name, witness in (("live witness", self._live), ("pcr", self._pcr))
+                    if witness is not None
+                ]
                 self._watching = group.create_task(self._watch_baseline(), name="baseline watch")
                 self._start_publisher()
                 self._service.ready(f"following {self.settings.source.path}")
@@ -169,6 +195,34 @@ class Daemon:
             )
         return FileList(Path(source.path), log=self._log)
 
+    def _make_live(self) -> LiveWitness | None:
+        """The second witness; a mirrored list is of another host, so there is none."""
+        settings, outside = self.settings.live, self._outside
+        if not settings.enabled or not isinstance(self._source, KernelList):
+            return None
+        return LiveWitness(
+            LiveClient(connector(settings.socket), log=self._log),
+            Uevents(log=self._log) if settings.wake_ups else None,
+            Pacing(settings.interval_seconds),
+            self,
+            monotonic=outside.monotonic,
+            wall_clock=outside.wall_clock,
+            log=self._log,
+        )
+
+    def _make_pcr(self) -> PcrWitness | None:
+        settings, outside = self.settings.tpm, self._outside
+        if not settings.enabled or not isinstance(self._source, KernelList):
+            return None
+        return PcrWitness(
+            Tpm(outside.tpm),
+            settings.interval_seconds,
+            self,
+            monotonic=outside.monotonic,
+            wall_clock=outside.wall_clock,
+            log=self._log,
+        )
+
     def _make_watch(self) -> DirectoryWatch:
         return DirectoryWatch(Path(self.settings.baseline.directory), log=self._log, suffix=".toml")
 
@@ -186,15 +240,23 @@ class Daemon:
         if stored.notice:
             self._log.warning("state_notice", notice=stored.notice)
         try:
-            offset = self._monitor.resume(stored)
+            offset = self.monitor.resume(stored)
         except ResumeError as error:
             self._log.info("reading_from_start", reason=str(error))
-            self._monitor.start_over(self._boot(), self._outside.wall_clock(), str(error))
+            self.monitor.start_over(self._boot(), self._outside.wall_clock(), str(error))
             offset = 0
-        self._retained = self._monitor.retained()
+        self._retained = self.monitor.retained()
         return offset
 
     # -- the pipeline ----------------------------------------------------------------------
+
+    async def look(self) -> None:
+        """Until everything that is in the kernel's list now has been fed."""
+        if not isinstance(self._source, KernelList):
+            return
+        number = self._source.look()
+        async with self._answered:
+            await self._answered.wait_for(lambda: self._looked >= number)
 
     async def _follow(self, offset: int) -> None:
         """List bytes in, commits out; begins again at byte 0 when the list is another than the stored one."""
@@ -202,60 +264,94 @@ class Daemon:
             try:
                 async with aclosing(self._source.events(offset)) as events:
                     await self._consume(events)
+            except ListGapError as error:
+                self._log.error("list_gap", problem=str(error))
+                self.monitor.after_gap()
+                offset = 0
             except ResumeError as error:
-                self._log.info("reading_from_start", reason=str(error))
-                self._monitor.start_over(self._boot(), self._outside.wall_clock(), str(error))
+                self._begin_again(str(error))
                 offset = 0
             except _Replaced:
                 # A mirror may well put a grown copy in the place of the former one each time.
-                offset = self._monitor.recognise_again()
+                offset = self.monitor.recognise_again()
+
+    def _begin_again(self, reason: str) -> None:
+        """What is fed next is the list's first byte; of this boot's list only the front can be gone."""
+        if isinstance(self._source, KernelList) and not self.monitor.searching:
+            self._log.info("looking_for_place", reason=reason)
+            self.monitor.find_place()
+            return
+        self._log.info("reading_from_start", reason=reason)
+        self.monitor.start_over(self._boot(), self._outside.wall_clock(), reason)
 
     async def _consume(self, events: object) -> None:
         committed_at = self._outside.monotonic()
         began: float | None = None
+        dm_records = self.monitor.dm_records
         async for event in events:  # type: ignore[attr-defined]  # an async generator of SourceEvent, of either adapter
             now = self._outside.wall_clock()
             began = self._outside.monotonic() if began is None else began
-            if isinstance(event, Chunk):
-                self._monitor.feed(event.data, now)
-                self._ever_read = self._source_up = True
-                if self._outside.monotonic() - committed_at < _COMMIT_SECONDS:
-                    continue
-            else:
-                self._notice(event, now)
+            async with self.feeding:
+                if isinstance(event, Chunk):
+                    self.monitor.feed(event.data, now)
+                    self._ever_read = self._source_up = True
+                    if self._outside.monotonic() - committed_at < _COMMIT_SECONDS:
+                        continue
+                else:
+                    self._notice(event, now)
             self._check_broken()
-            self._commit(began)
+            self.commit(began)
             committed_at, began = self._outside.monotonic(), None
+            if isinstance(event, CaughtUp):
+                await self._caught_up(event, new_dm_records=self.monitor.dm_records != dm_records)
+                dm_records = self.monitor.dm_records
+
+    async def _caught_up(self, event: CaughtUp, *, new_dm_records: bool) -> None:
+        """Whoever waits for the list is told, and the other witnesses are asked about what it said."""
+        async with self._answered:
+            self._looked = event.looks
+            self._answered.notify_all()
+        if new_dm_records and self._live is not None:
+            self._live.ask()
+        if self._pcr is not None and self.monitor.position != self._compared:
+            self._compared = self.monitor.position
+            self._pcr.ask()
 
     def _notice(self, event: SourceEvent, now: float) -> None:
         """Anything but bytes."""
         if isinstance(event, CaughtUp):
             self._count = event.count
             self._ever_read = self._source_up = True
-            self._monitor.caught_up(now)
+            self.monitor.caught_up(now)
         elif isinstance(event, Restarted):
-            if event.reason == "replaced" and not self._monitor.broken:
-                raise _Replaced
-            self._log.warning("list_restarted", reason=event.reason)
-            self._monitor.start_over(self._boot(), now, event.reason)
+            self._restarted(event.reason, now)
         elif isinstance(event, Unavailable):
             self._source_up = False
-            self._monitor.lost_sight()
+            self.monitor.lost_sight()
             if event.lasting and not self._ever_read:
                 raise AdapterError("cannot follow the measurement list", event.problem)
             self._log.error("list_unavailable", problem=event.problem)
 
+    def _restarted(self, reason: str, now: float) -> None:
+        if reason == "replaced" and not self.monitor.broken:
+            raise _Replaced
+        self._log.warning("list_restarted", reason=reason)
+        if isinstance(self._source, KernelList) and self.monitor.position and not self.monitor.broken:
+            self.monitor.find_place()
+        else:
+            self.monitor.start_over(self._boot(), now, reason)
+
     def _check_broken(self) -> None:
-        if self._monitor.broken != self._broken:
-            self._broken = self._monitor.broken
+        if self.monitor.broken != self._broken:
+            self._broken = self.monitor.broken
             if self._broken:
                 self._log.error("list_unreadable", problem=self._broken)
         if self._broken:
             self._source_up = False
 
-    def _commit(self, began: float | None = None) -> None:
+    def commit(self, began: float | None = None) -> None:
         """Store what there is; if that fails, it is kept and tried again."""
-        commit = self._monitor.commit()
+        commit = self.monitor.commit()
         try:
             self._store.commit(commit)
         except AdapterError as error:
@@ -267,8 +363,8 @@ class Daemon:
         if self._store_problem:
             self._store_problem = ""
             self._log.info("store_recovered")
-        self._monitor.committed()
-        self._retained = self._monitor.retained()
+        self.monitor.committed()
+        self._retained = self.monitor.retained()
         if self._publisher is not None:
             self._publisher.wake()
         if commit.messages and began is not None:
@@ -289,16 +385,16 @@ class Daemon:
     async def _keep_time(self) -> None:
         """Fire alerts whose hold-off is over, and retry what could not be stored."""
         while True:
-            due = self._monitor.next_due()
+            due = self.monitor.next_due()
             wait = None if due is None else max(due - self._outside.wall_clock(), 0.0)
             try:
                 await asyncio.wait_for(self._timer_changed.wait(), wait)
                 self._timer_changed.clear()
             except TimeoutError:
-                self._monitor.tick(self._outside.wall_clock())
-                self._commit()
+                self.monitor.tick(self._outside.wall_clock())
+                self.commit()
             if self._store_problem:
-                self._commit()
+                self.commit()
 
     async def _watch_baseline(self) -> None:
         async with aclosing(self._watch.changes()) as changes:
@@ -322,10 +418,10 @@ class Daemon:
             self._log.error("baseline_refused", problem=str(error), kept="the last good one")
             return False
         self._baseline_ok = True
-        if baseline != self._monitor.baseline:
-            self._monitor.set_baseline(baseline, self._outside.wall_clock())
+        if baseline != self.monitor.baseline:
+            self.monitor.set_baseline(baseline, self._outside.wall_clock())
             self._log.info("baseline_loaded", entries=len(baseline.entries))
-            self._commit()
+            self.commit()
         return True
 
     async def _keep_reloading(self) -> None:
@@ -346,7 +442,7 @@ class Daemon:
         old = self.settings
         fixed = {
             name: (getattr(old, name), getattr(new, name))
-            for name in ("host", "source", "state", "metrics", "live")
+            for name in ("host", "source", "state", "metrics", "live", "tpm")
         }
         waiting = sorted(name for name, (before, after) in fixed.items() if before != after)
         if waiting:
@@ -357,8 +453,8 @@ class Daemon:
             await self._watch_elsewhere()
         if self._reload_baseline():
             self._log.info("reloaded")
-        self._monitor.set_policy(_policy(self.settings), self._outside.wall_clock())
-        self._commit()
+        self.monitor.set_policy(_policy(self.settings), self._outside.wall_clock())
+        self.commit()
         if new.mqtt != old.mqtt and self._publishing is not None:
             self._publishing.cancel()
             await asyncio.wait([self._publishing])
@@ -399,7 +495,7 @@ class Daemon:
         return server
 
     def _snapshot(self) -> Snapshot:
-        monitor = self._monitor
+        monitor = self.monitor
         return Snapshot(
             records=monitor.records,
             dm_events=dict(monitor.dm_events),
@@ -407,16 +503,23 @@ class Daemon:
             findings=dict(monitor.findings),
             firing=monitor.firing(),
             position=monitor.position,
-            lag=None if self._count is None else max(self._count - monitor.position, 0),
-            pcr_verified=None,
+            lag=None if self._count is None else max(self._count + monitor.trimmed - monitor.position, 0),
+            pcr_verified=monitor.pcr_verified,
             last_read=monitor.last_read,
             outbox_pending=self._store.pending_count(),
             outbox_dead=self._store.dead_count(),
             mqtt_connected=self._publisher is not None and self._publisher.connected,
             reload_ok=self._settings_ok and self._baseline_ok,
             source_up=self._source_up,
+            live_up=None if self._live is None else self._live.up,
+            observations=monitor.observations,
         )
 
 
 def _policy(settings: Settings) -> Policy:
-    return Policy(settings.host.id, settings.alerts.hold_off_seconds, settings.baseline.unexpected_devices)
+    return Policy(
+        settings.host.id,
+        settings.alerts.hold_off_seconds,
+        settings.baseline.unexpected_devices,
+        settings.source.trim_expected,
+    )

@@ -74,6 +74,12 @@ FAMILIES = (
         "Hash of the table in this slot of the device; the value is always 1.",
         ("device", "uuid", "slot", "hash"),
     ),
+    Family(
+        "info",
+        "dmimad_device_witness_info",
+        "Who says that the table is in this slot: measured, observed or both; the value is always 1.",
+        ("device", "uuid", "slot", "provenance"),
+    ),
     Family("counter", "dmimad_findings_total", "Findings made.", ("code", "severity")),
     Family("gauge", "dmimad_alerts_firing", "Alerts that fire now.", ("severity",)),
     Family("gauge", "dmimad_list_position", "Records of the present measurement list that are processed."),
@@ -93,6 +99,12 @@ FAMILIES = (
         "gauge", "dmimad_config_last_reload_successful", "Whether the last load of the settings succeeded."
     ),
     Family("gauge", "dmimad_source_up", "Whether the measurement list can be read."),
+    Family(
+        "gauge",
+        "dmimad_live_up",
+        "Whether the live tables can be observed; absent where they are not to be, or nobody has tried yet.",
+    ),
+    Family("counter", "dmimad_live_observations_total", "Observations of the live tables taken in."),
 )
 LATENCY = Family(
     "histogram",
@@ -174,6 +186,9 @@ def _values(now: Snapshot, version: str) -> Mapping[str, Series]:
         "dmimad_mqtt_connected": {(): now.mqtt_connected},
         "dmimad_config_last_reload_successful": {(): now.reload_ok},
         "dmimad_source_up": {(): now.source_up},
+        "dmimad_device_witness_info": _witness_series(now.devices),
+        "dmimad_live_up": _optional(now.live_up),
+        "dmimad_live_observations_total": {(): now.observations},
     }
 
 
@@ -192,6 +207,19 @@ def _device_series(devices: Iterable[DeviceSeries]) -> tuple[Series, Series]:
             if table_hash is not None:
                 tables[name, uuid, slot, _label(table_hash)] = 1
     return drift, tables
+
+
+def _witness_series(devices: Iterable[DeviceSeries]) -> Series:
+    series: Series = {}
+    for device in devices:
+        name, uuid = _label(device.device), _label(device.uuid)
+        for slot, provenance in (
+            ("active", device.active_provenance),
+            ("inactive", device.inactive_provenance),
+        ):
+            if provenance is not None:
+                series[name, uuid, slot, provenance] = 1
+    return series
 
 
 def _summed(counts: Iterable[tuple[Labels, int]]) -> Series:

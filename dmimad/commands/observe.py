@@ -12,11 +12,16 @@ from types import FrameType
 
 from dmimad.adapters.live.dm import DmControl
 from dmimad.adapters.live.server import Server, Timing
-from dmimad.adapters.live.sockets import inherited_connection, listen_at, passed_listener, remove
+from dmimad.adapters.live.sockets import (
+    DEFAULT_SOCKET,
+    inherited_connection,
+    listen_at,
+    passed_listener,
+    remove,
+)
 from dmimad.commands.errors import UsageError
 
 SUMMARY = "the privileged observer of the live tables"
-DEFAULT_SOCKET = Path("/run/dmimad/live.sock")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

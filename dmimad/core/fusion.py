@@ -120,7 +120,8 @@ class Fusion:
         self._expected = {key: table for key, table in self._expected.items() if key[0] in seen}
         self.observations += 1
         self._measured_observations = self._measured_observations + 1 if self._tracker.measuring else 0
-        self._touched_before, self._touched, self._all_touched = self._touched, set(), False
+        self._touched_before = set(seen) if self._all_touched else self._touched
+        self._touched, self._all_touched = set(), False
         return Fused(bool(doubtful), tuple(changed), tuple(gone), holding, quiet)
 
     # -- what is believed ------------------------------------------------------------------
@@ -148,8 +149,13 @@ class Fusion:
     def _is_stable(self, number: Number, live: LiveDevice) -> bool:
         """The observation before this one said the same, and no record came in between."""
         before = self.live.get(number)
-        same = before is not None and replace(before, event_nr=live.event_nr) == live
-        return same and not self._all_touched and number not in self._touched
+        if before is None:
+            return False
+        # Neither of these three says anything about tables, and busy devices are suspended all the time.
+        before = replace(
+            before, suspended=live.suspended, read_only=live.read_only, event_nr=live.event_nr
+        )
+        return before == live and not self._all_touched and number not in self._touched
 
     @staticmethod
     def _agrees(proposal: _Proposal, tracked: Device | None) -> bool:

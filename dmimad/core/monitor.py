@@ -41,7 +41,7 @@ from dmimad.core.reader import ListReader, Position
 from dmimad.core.registry import number_key
 from dmimad.core.snapshot import DeviceSeries
 from dmimad.core.supervision import Supervision
-from dmimad.core.tracker import Step, Tracker
+from dmimad.core.tracker import Step, Tracker, begins_boot
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,7 @@ class Monitor:
         self._fusion = Fusion(self._tracker)
         self._pcr = PcrCheck()
         self._anchor: Anchor | None = None
+        self._head, self._begins_boot = ListReader(), False
         self._gap_at: int | None = None
         self.trimmed = 0
         self._caught_up = False
@@ -166,6 +167,12 @@ class Monitor:
         """Records were deleted from the list: what is fed next begins at its first byte."""
         self._verify = None
         self._anchor = Anchor(self._reader.position)
+        self._head, self._begins_boot = ListReader(banks=(), limit=1), False
+
+    def _see_first(self, data: bytes) -> None:
+        """A list that begins with the boot was not trimmed."""
+        for record in self._head.feed(data):
+            self._begins_boot = begins_boot(record)
 
     def _place_found(self, found: Found, now: float) -> None:
         self._anchor = None
@@ -190,7 +197,7 @@ class Monitor:
         )
         self._watch.announce(f"{number}", finding, "", now)
 
-    def after_gap(self, now: float) -> None:
+    def after_gap(self) -> None:
         """The place was not found: the whole list is new, and what was before it may be lost.
 
         What is fed next begins at its first byte.  Whether records were lost only the PCR can tell: if the
@@ -227,6 +234,7 @@ class Monitor:
                 read from byte 0.
         """
         if self._anchor is not None:
+            self._see_first(data)
             found = self._anchor.feed(data)
             if found is None:
                 return
@@ -267,6 +275,8 @@ class Monitor:
         """
         if self._anchor is not None:
             found = self._anchor.close()
+            if found is None and self._begins_boot:
+                raise ResumeError("the list is another one")
             if found is None:
                 raise ListGapError("the last record read is not in the list any more")
             self._place_found(found, now)
@@ -466,6 +476,16 @@ class Monitor:
     def position(self) -> int:
         """Records of the present list that have been processed, those trimmed since included."""
         return self._reader.records
+
+    @property
+    def dm_records(self) -> int:
+        """Device-mapper records processed, of the present list."""
+        return self._tracker.dm_records
+
+    @property
+    def searching(self) -> bool:
+        """Whether the place in a trimmed list is being looked for."""
+        return self._anchor is not None
 
     @property
     def observations(self) -> int:

@@ -36,7 +36,7 @@ class Snapshot:
     `findings` counts by (code, severity) since the start; `firing` has all three severities, always.
     `position` is the number of records of the present list that are processed, `lag` how many are not yet
     (None: the source does not say how many there are); `pcr_verified` is None without a TPM; `last_read` is
-    in Unix seconds, None before the first read.
+    in Unix seconds, None before the first read; `live_up` is None without a second witness.
     """
 
     records: int
@@ -53,3 +53,5 @@ class Snapshot:
     mqtt_connected: bool
     reload_ok: bool
     source_up: bool
+    live_up: bool | None = None
+    observations: int = 0

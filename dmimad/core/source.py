@@ -40,9 +40,11 @@ class CaughtUp:
     Attributes:
         count: the kernel's number of records, read before the list itself was: at least so many
             records have been delivered.  None where nobody counts (a file) or the count is unreadable.
+        looks: the source was asked to look so often before it began this round of reading.
     """
 
     count: int | None
+    looks: int = 0
 
 
 @dataclass(frozen=True, slots=True)

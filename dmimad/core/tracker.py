@@ -36,7 +36,15 @@ from dmimad.core.finding import CODES, Finding, Severity, make_finding
 from dmimad.core.knowledge import Fact, Knowledge
 from dmimad.core.measurement import Fault, Measurement, parse_buffer
 from dmimad.core.registry import Registry, is_recorded, name_key, number_key, number_of
-from dmimad.core.table import LoadAssembly, Provenance, Table, fragment_of, make_table, opaque_targets
+from dmimad.core.table import (
+    Fragment,
+    LoadAssembly,
+    Provenance,
+    Table,
+    fragment_of,
+    make_table,
+    opaque_targets,
+)
 
 #: Devices up to which one is searched for that a record does not name.
 MAX_SEARCHED = 512
@@ -149,7 +157,7 @@ class Tracker:
     def apply(self, record: Measurement) -> Step | None:
         """Take the next record; None if it says nothing about devices."""
         if not self.boots and self.complete:
-            self.complete = record.index == 0 and _begins_boot(record)
+            self.complete = record.index == 0 and begins_boot(record)
         if record.fault is Fault.MALFORMED or (record.fault is not None and record.template != b"ima-buf"):
             return Step(record.index, None, None, False, (self._fault(record),))
         if record.template != b"ima-buf" or record.data is None or record.is_violation:
@@ -230,7 +238,7 @@ class Tracker:
                 code, text = "record.template_digest", "a violation, which there is only for files"
             finding = make_finding(code, text, record=record.index)
             return Step(record.index, None, None, False, (finding,))
-        if not _begins_boot(record):
+        if not begins_boot(record):
             return None
         if record.index == 0:
             self.boots = 1
@@ -392,11 +400,11 @@ class Tracker:
         table = Table(table_hash, metadata.name, metadata.uuid, metadata.num_targets)
         if table_hash in self.knowledge.loaded:
             return table
-        parts = self.knowledge.fragments.matching(metadata, table_hash)
+        loaded_as, parts = self._parts_of(device, metadata, table_hash)
         if parts is not None:
             texts = tuple(part.text for part in parts)
             unmeasured = metadata.num_targets - 1 - parts[-1].last
-            self.knowledge.note_load(table_hash, metadata, texts)
+            self.knowledge.note_load(table_hash, loaded_as, texts)
             if unmeasured:
                 self.evidence.prove(Dialect.LEGACY, "a table hash without the last target")
                 text = f"target {metadata.num_targets - 1}, the last one, is neither measured nor hashed"
@@ -415,6 +423,18 @@ class Tracker:
             self._unmeasured(device, table, at, known=known)
         self.knowledge.note_load(table_hash, metadata)  # once is enough
         return table
+
+    def _parts_of(
+        self, device: Device, metadata: Metadata, table_hash: bytes
+    ) -> tuple[Metadata, tuple[Fragment, ...] | None]:
+        """The parts of a load under the names it may have had: the rework puts later ones in its metadata."""
+        names = (Identity(metadata.name, metadata.uuid), Identity(device.name, device.uuid))
+        for name, uuid in dict.fromkeys((*names, *device.former)):
+            loaded_as = metadata._replace(name=name, uuid=uuid)
+            parts = self.knowledge.fragments.matching(loaded_as, table_hash)
+            if parts is not None:
+                return loaded_as, parts
+        return metadata, None
 
     def _unmeasured(self, device: Device, table: Table, at: int, *, known: bool) -> None:
         """A hash that no load in the list has.  Honest only if the load came before measuring began."""
@@ -550,7 +570,7 @@ class Tracker:
         identity = Identity(metadata.name, metadata.uuid)
         renamed = self.knowledge.was_renamed(metadata.device, identity)
         if not certain and identity in device.former:
-            if not renamed and self.complete:
+            if not renamed and self.complete and self.since_boot:  # else it may have got it back unrecorded
                 self.evidence.prove(Dialect.LEGACY, "the old name of a device that was renamed")
             return device
         same_uuid = bool(metadata.uuid) and metadata.uuid == device.uuid
@@ -571,7 +591,8 @@ class Tracker:
         """Another device has this number now: the removal of the former one was dropped, or taken out."""
         names = (device.name, *(former.name for former in device.former))
         explained = any((metadata.device, name) in self.knowledge.removed for name in names)
-        if not explained and device.active is not None and len(names) == 1 and self.since_boot:
+        # Of one that only the second witness knows active, dm-ima may know nothing: its resume was refused.
+        if not explained and is_recorded(device.active) and len(names) == 1 and self.since_boot:
             new, old = printable(metadata.name), printable(device.name)
             text = f"{new} has the number of {old}, whose removal is missing"
             self._doubt("state.impossible", text, device, at)
@@ -622,7 +643,7 @@ class Tracker:
         return device._replace(active=table)
 
 
-def _begins_boot(record: Measurement) -> bool:
+def begins_boot(record: Measurement) -> bool:
     """Whether a record is the one that IMA begins a boot with; what cannot be read is not."""
     try:
         return record.template != b"ima-buf" and record.event_name() == b"boot_aggregate"

@@ -198,7 +198,7 @@ async def _try_broker(settings: MqttSettings, seconds: float) -> Trouble | None:
     where = f"{settings.host}:{settings.port}"
     link = None
     try:
-        password, tls = mqtt._credentials(settings)
+        password, tls = mqtt.credentials(settings)
         link = mqtt.Link(
             lambda: None,
             hostname=settings.host,

@@ -22,6 +22,8 @@ NAMES = {
     "dmimad_devices",
     "dmimad_device_drift",
     "dmimad_device_table_info",
+    "dmimad_device_witness_info",
+    "dmimad_live_observations_total",
     "dmimad_findings_total",
     "dmimad_alerts_firing",
     "dmimad_list_position",

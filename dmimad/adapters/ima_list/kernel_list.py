@@ -98,6 +98,7 @@ class KernelList:
         self._opener = opener
         self._monotonic = monotonic
         self._look = False  # somebody asked for a round that has not begun yet
+        self._asked = 0  # how often
 
     @property
     def path(self) -> Path | None:
@@ -108,8 +109,10 @@ class KernelList:
         """Look at the count now instead of at the next poll.  To be called on the event loop."""
         self._count.wake()
 
-    def look(self) -> None:
+    def look(self) -> int:
         """Answer with a `CaughtUp`, even if nothing is new.  To be called on the event loop.
+
+        Returns a number: this call is answered by the first `CaughtUp` whose ``looks`` is not less.
 
         By then everything has been delivered that was in the list and counted at the time of this call:
         a round of reading that is under way does not answer it, the next one does.  As long as the list
@@ -117,7 +120,9 @@ class KernelList:
         open and the count has not moved, the count is the only thing that is looked at.
         """
         self._look = True
+        self._asked += 1
         self._count.interrupt()
+        return self._asked
 
     async def events(self, start: int) -> AsyncGenerator[SourceEvent, None]:
         """Everything from byte `start` on, and then whatever is added; see `dmimad.core.source`.
@@ -167,9 +172,10 @@ class KernelList:
         """Take the count, which must be older than what is read after it; False: no reason to read."""
         before, settled = run.count, not run.owed
         looked, self._look = self._look, False
+        run.looks = self._asked
         changed = self._take_count(run)
         if looked and settled and not changed and run.count is not None and not self._hold_open:
-            run.events.append(CaughtUp(run.count))
+            run.events.append(CaughtUp(run.count, run.looks))
             return False
         run.owed = run.owed or changed or looked
         run.at_end = False
@@ -198,7 +204,7 @@ class KernelList:
         if run.owed:
             run.owed = False
             run.problem = ""
-            run.events.append(CaughtUp(run.count))
+            run.events.append(CaughtUp(run.count, run.looks))
 
     def _failed(self, run: _Run, error: OSError) -> None:
         run.close()
@@ -280,6 +286,7 @@ class _Run:
     tail: bytes = b""  # the last bytes read before the offset
     descriptor: Descriptor | None = None
     count: int | None = None  # the kernel's, as of the beginning of this round
+    looks: int = 0  # calls of look() before that
     events: list[SourceEvent] = field(default_factory=list)  # to be yielded; kept over a failure
     at_end: bool = True
     few: bool = False  # little is expected: read a small piece, on the loop if that is cheap

@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Protocol
 
 from dmimad.adapters.live.dm import DEFAULT_CONTROL, open_control
-from dmimad.adapters.live.sockets import peer_of
+from dmimad.adapters.live.sockets import DEFAULT_SOCKET, peer_of
 from dmimad.core.errors import AdapterError
 
-DEFAULT_SOCKET = Path("/run/dmimad/live.sock")
 OBSERVER = (sys.executable, "-P", "-m", "dmimad.cli", "observe")
 """-P: not from whatever directory the daemon happens to be in."""
 

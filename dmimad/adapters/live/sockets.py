@@ -20,6 +20,7 @@ from pathlib import Path
 
 from dmimad.core.errors import AdapterError
 
+DEFAULT_SOCKET = Path("/run/dmimad/live.sock")
 BACKLOG = 64
 
 _FIRST_PASSED_FD = 3  # SD_LISTEN_FDS_START

@@ -248,7 +248,7 @@ async def connect(
     `wake` is called when an answer has come.  Raises aiomqtt.MqttError, AdapterError or
     OSError; `explain` puts each into words.
     """
-    password, tls = await asyncio.to_thread(_credentials, settings)
+    password, tls = await asyncio.to_thread(credentials, settings)
     version5 = settings.protocol == 5
     link = Link(
         wake,
@@ -276,7 +276,7 @@ async def connect(
     return link
 
 
-def _credentials(settings: BrokerSettings) -> tuple[str | None, ssl.SSLContext | None]:
+def credentials(settings: BrokerSettings) -> tuple[str | None, ssl.SSLContext | None]:
     """Password and TLS from their files, read anew for each connection; AdapterError: unusable."""
     password = _read_password(settings.password_file) if settings.password_file else None
     if not (settings.tls_ca_file or settings.tls_cert_file or settings.tls_key_file):

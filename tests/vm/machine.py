@@ -1,0 +1,186 @@
+"""A virtual machine: QEMU in software emulation, a TPM 2 by swtpm, a disk, a folder shared with the guest.
+
+KVM is never used: it is not everywhere, and inside another machine it may hang. A machine ends when its
+scenarios do (the guest switches itself off), by a kernel bug (`oops=panic`), or by the time limit.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.vm.image import PROJECT, Image
+from tests.vm.programs import VmError, program, run
+from tests.vm.report import Report, parse_results
+
+DEFAULT_TIMEOUT_SECONDS = 2400.0
+MEMORY_MIB = 3072
+DISK_BYTES = 600 << 20
+# Both witnesses' ground: device-mapper's critical data is measured, files are not.
+COMMAND_LINE = "lsm=integrity,lockdown ima_policy=critical_data"
+_ALWAYS = "console=ttyS0 quiet mitigations=off oops=panic panic=-1 rdinit=/vm-init"
+_SWTPM_SECONDS = 20.0
+# What runs in the guest, below the project; importable there under the same names.
+GUEST_FOLDERS = ("tests/vm/guest", "tests/vm/scenarios")
+NAMES = "names.txt"
+GUEST_FILES = ("tests/__init__.py", "tests/vm/__init__.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What a machine is given besides the kernel."""
+
+    command_line: str = COMMAND_LINE
+    tpm_banks: tuple[str, ...] = ("sha1", "sha256")  # none: no TPM
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    project: Path = field(default=PROJECT)
+
+
+def boot(kernel: str, image: Image, scenarios: Sequence[str], out: Path, hardware: Hardware) -> Report:
+    """Run the scenarios on a machine of its own; `out` is emptied and filled with all that came of it."""
+    with _own(out), tempfile.TemporaryDirectory(prefix="dmimad-vm-") as name:
+        _share(out, scenarios, hardware.project)
+        directory = Path(name)
+        disk = directory / "disk"
+        with disk.open("wb") as file:
+            file.truncate(DISK_BYTES)
+        with _tpm(directory, hardware.tpm_banks) as tpm:
+            command = [*_qemu(image, disk, out, hardware.command_line), *tpm]
+            started = time.time()
+            trouble = _run_qemu(command, out, hardware.timeout_seconds)
+            seconds = time.time() - started
+    return _report(kernel, out, started, seconds, trouble)
+
+
+@contextmanager
+def _own(out: Path) -> Iterator[None]:
+    """The folder is ours alone, and empty of what a former machine left."""
+    out.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if any(out.iterdir()) and not (out / NAMES).exists():
+            raise VmError(f"{out} has files that no machine left there: name another folder or empty it")
+        for path in out.iterdir():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        yield
+    except BlockingIOError as error:
+        raise VmError(f"{out} is used by another machine: wait for it or name another folder") from error
+    finally:
+        os.close(descriptor)
+
+
+def _share(out: Path, scenarios: Sequence[str], project: Path) -> None:
+    """Fill the folder that the guest sees as /out."""
+    (out / NAMES).write_text("".join(f"{name}\n" for name in scenarios), encoding="utf-8")
+    for folder in GUEST_FOLDERS:
+        if (project / folder).is_dir():
+            shutil.copytree(project / folder, out / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in GUEST_FILES:
+        if (project / file).is_file():
+            (out / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(project / file, out / file)
+    for folder in GUEST_FOLDERS:
+        (out / Path(folder).name).symlink_to(folder)
+
+
+@contextmanager
+def _tpm(directory: Path, banks: Sequence[str]) -> Iterator[Sequence[str]]:
+    """A software TPM for one machine; gives QEMU's arguments."""
+    if not banks:
+        yield ()
+        return
+    state, socket = directory / "tpm", directory / "tpm.sock"
+    state.mkdir()
+    run(("swtpm_setup", "--tpm2", "--tpmstate", state, "--pcr-banks", ",".join(banks), "--overwrite"))
+    command = (*_dies_with_us("swtpm"), "socket", "--tpm2", "--terminate", "--tpmstate", f"dir={state}")
+    process = subprocess.Popen((*command, "--ctrl", f"type=unixio,path={socket}"), stdin=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + _SWTPM_SECONDS
+        while not socket.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise VmError(f"swtpm opened no socket in {_SWTPM_SECONDS:.0f} s (status {process.poll()})")
+            time.sleep(0.05)
+        yield (
+            *("-chardev", f"socket,id=tpm,path={socket}"),
+            *("-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-tis,tpmdev=tpm0"),
+        )
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _dies_with_us(name: str) -> tuple[str, ...]:
+    """The beginning of that program's command line: nothing goes on when this process is killed."""
+    return program("setpriv"), "--pdeathsig", "KILL", "--", program(name)
+
+
+def _qemu(image: Image, disk: Path, out: Path, command_line: str) -> list[str]:
+    shared = str(out).replace(",", ",,")  # QEMU's way to write a comma inside an option
+    return [
+        *(*_dies_with_us("qemu-system-x86_64"), "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"),
+        *("-m", f"{MEMORY_MIB}M", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *("-serial", f"file:{shared}/serial.log"),
+        *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", f"{_ALWAYS} {command_line}"),
+        *("-virtfs", f"local,path={shared},mount_tag=out,security_model=none,id=out,multidevs=remap"),
+        *("-drive", f"file={disk},format=raw,if=virtio,cache=unsafe"),
+    ]
+
+
+def _run_qemu(command: Sequence[str], out: Path, timeout_seconds: float) -> str:
+    """Run the machine to its end; what was wrong with that, empty if nothing."""
+    with (out / "qemu.log").open("wb") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            process.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            return f"it was not done after {timeout_seconds:.0f} s and was switched off"
+        finally:
+            process.kill()
+            process.wait()
+    if process.returncode != 0:
+        words = (out / "qemu.log").read_text(encoding="utf-8", errors="replace").strip()
+        return f"QEMU ended with {process.returncode}: {words}"
+    return ""
+
+
+def _report(kernel: str, out: Path, started: float, seconds: float, trouble: str) -> Report:
+    serial, release, status = (_text(out / name) for name in ("serial.log", "release.txt", "status.txt"))
+    if not trouble and "Kernel panic" in serial:
+        panic = next(line for line in serial.splitlines() if "Kernel panic" in line)
+        trouble = f"the kernel panicked: {panic.strip()}"
+    if not trouble and status.strip() != "0":
+        trouble = f"guest/main.py ended with {status.strip() or 'no status'}"
+    up = out / "release.txt"
+    # The last that the guest writes before it starts main.py.
+    seconds_to_main = up.stat().st_mtime - started if up.exists() else None
+    return Report(
+        kernel=kernel,
+        release=release.strip(),
+        out=out,
+        results=parse_results(_text(out / "results.jsonl")),
+        trouble=trouble,
+        seconds_to_main=seconds_to_main,
+        seconds=seconds,
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def environment_timeout(environment: Mapping[str, str]) -> float:
+    """The time limit of one machine in seconds: DMIMAD_VM_TIMEOUT, or the default."""
+    text = environment.get("DMIMAD_VM_TIMEOUT", "")
+    return float(text) if text.replace(".", "", 1).isdecimal() else DEFAULT_TIMEOUT_SECONDS

@@ -1,0 +1,136 @@
+"""What administrators do all day: volumes, snapshots, thin pools, LUKS, verity, integrity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.vm.guest.actions import Action, shell
+from tests.vm.guest.guest import Guest, Step
+
+SUMMARY = "after every step of ordinary LVM and LUKS work the daemon's devices equal the kernel's"
+NEEDS = ("lvcreate", "cryptsetup", "veritysetup", "integritysetup")
+
+SYSTEM = Path("/run/lvm-vm")
+DISK, SECOND = "/dev/vda", "/dev/ram6"
+CONFIGURATION = f"""
+devices {{
+    use_devicesfile=0
+    obtain_device_list_from_udev=0
+    multipath_component_detection=0
+    md_component_detection=0
+    issue_discards=0
+    filter=["a|^{DISK}$|", "a|^{SECOND}$|", "r|.*|"]
+}}
+activation {{ udev_sync=0 udev_rules=0 monitoring=0 }}
+global {{ locking_dir="{SYSTEM}/lock" use_lvmlockd=0 use_lvmpolld=0 }}
+backup {{ backup=0 archive=0 }}
+"""
+KEY = SYSTEM / "key"
+FORMAT = f"-q --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file {KEY}"
+
+
+def lvm(command: str) -> Action:
+    """LVM commands, several joined by ``&&``."""
+    return shell(f"export LVM_SYSTEM_DIR={SYSTEM} LVM_SUPPRESS_FD_WARNINGS=1; {command}")
+
+
+VOLUMES = (
+    Step("physical volumes", lvm(f"pvcreate -qff -y {DISK} {SECOND}")),
+    Step("volume group", lvm(f"vgcreate -q vg0 {DISK} {SECOND}")),
+    Step("linear", lvm(f"lvcreate -y -Wn -L 48M -n data vg0 {DISK}")),
+    Step("linear with wiping", lvm(f"lvcreate -y -L 32M -n log vg0 {DISK}")),
+    Step("striped", lvm("lvcreate -y -Wn -i 2 -I 64 -L 16M -n striped vg0")),
+    Step("extend", lvm(f"lvextend -y -L 64M vg0/data {DISK}")),
+    Step("reduce", lvm("lvreduce -f -y -L 56M vg0/data")),
+    Step("snapshot", lvm(f"lvcreate -y -s -L 16M -n snap vg0/data {DISK}")),
+    Step("snapshot removed", lvm("lvremove -f vg0/snap")),
+    Step("the same snapshot again", lvm(f"lvcreate -y -s -L 16M -n snap vg0/data {DISK}")),
+    Step("merge", lvm("lvconvert -y -i 1 --merge vg0/snap")),
+    Step("rename", lvm("lvrename vg0/log vg0/journal")),
+    Step("deactivate", lvm("lvchange -an vg0/journal")),
+    Step("reactivate unchanged", lvm("lvchange -ay vg0/journal")),
+    Step("refresh", lvm("lvchange --refresh vg0/data")),
+    Step("read-only", lvm("lvchange -pr vg0/striped")),
+    Step("writable", lvm("lvchange -prw vg0/striped")),
+    Step("rename there", lvm("lvrename vg0/journal vg0/log")),
+    Step("rename back", lvm("lvrename vg0/log vg0/journal")),
+)
+
+MAPPINGS = (
+    Step("luksFormat", shell(f"cryptsetup luksFormat {FORMAT} /dev/vg0/journal")),
+    Step("luksOpen", shell(f"cryptsetup open --key-file {KEY} /dev/vg0/journal secret")),
+    Step("luksClose", shell("cryptsetup close secret")),
+    Step("luksOpen again", shell(f"cryptsetup open --key-file {KEY} /dev/vg0/journal secret")),
+    Step("suspend", shell("cryptsetup luksSuspend secret"), optional=True),
+    Step("resume", shell(f"cryptsetup luksResume --key-file {KEY} secret"), optional=True),
+    Step("refresh luks", shell(f"cryptsetup refresh --allow-discards --key-file {KEY} secret")),
+    Step("resize luks", shell(f"cryptsetup resize --key-file {KEY} --size 8192 secret")),
+    Step(
+        "volumes for verity", lvm("lvcreate -y -Wn -L 8M -n image vg0 && lvcreate -y -Wn -L 4M -n tree vg0")
+    ),
+    Step(
+        "verity open",
+        shell(
+            f"veritysetup format /dev/vg0/image /dev/vg0/tree --root-hash-file {SYSTEM}/root >/dev/null"
+            f" && veritysetup open /dev/vg0/image image-ro /dev/vg0/tree --root-hash-file {SYSTEM}/root"
+        ),
+    ),
+    Step("verity read", shell("cat /dev/mapper/image-ro >/dev/null")),
+    Step("verity close", shell("veritysetup close image-ro")),
+    Step(
+        "verity open again",
+        shell(f"veritysetup open /dev/vg0/image image-ro /dev/vg0/tree --root-hash-file {SYSTEM}/root"),
+    ),
+    Step("volume for integrity", lvm("lvcreate -y -L 8M -n integ vg0")),
+    Step("integrity format", shell("integritysetup format -q --no-wipe --tag-size 4 /dev/vg0/integ")),
+    Step("integrity open", shell("integritysetup open /dev/vg0/integ integ-open")),
+    Step("integrity close", shell("integritysetup close integ-open")),
+    Step("integrity open again", shell("integritysetup open /dev/vg0/integ integ-open")),
+)
+
+THIN = (
+    Step("thin pool", lvm(f"lvcreate -y --type thin-pool -L 32M -n pool vg0 {DISK}")),
+    Step("thin volume", lvm("lvcreate -y -Wn -V 64M --thinpool pool -n thin vg0")),
+    Step("thin snapshot", lvm("lvcreate -y -s -n thinsnap vg0/thin")),
+    Step("thin snapshot active", lvm("lvchange -ay -K vg0/thinsnap")),
+    Step("thin extended", lvm("lvextend -y -L 96M vg0/thin")),
+    Step("thin snapshot removed", lvm("lvremove -f vg0/thinsnap")),
+)
+
+MOVES = (
+    Step("volume to move", lvm(f"lvcreate -y -Wn -L 8M -n moved vg0 {DISK}")),
+    Step("pvmove", lvm(f"pvmove -i 1 -n moved {DISK} {SECOND}")),
+    Step("mirror", lvm("lvcreate -y -Wn --type mirror --mirrorlog core -m1 --nosync -L 8M -n mir vg0")),
+    Step("raid1", lvm("lvcreate -y -Wn --type raid1 -m1 --nosync -L 8M -n raid vg0")),
+)
+
+ENDS = (
+    Step(
+        "close all",
+        shell("cryptsetup close secret; veritysetup close image-ro; integritysetup close integ-open"),
+    ),
+    Step("all deactivated", lvm("vgchange -an vg0")),
+    Step("all reactivated unchanged", lvm("vgchange -ay vg0")),
+    Step("open on top again", shell(f"cryptsetup open --key-file {KEY} /dev/vg0/journal secret")),
+    Step("deactivated again", lvm("cryptsetup close secret && vgchange -an vg0")),
+    Step("and reactivated", lvm("vgchange -ay vg0")),
+    Step("volume removed", lvm("lvremove -f vg0/striped vg0/moved")),
+    Step("volume group removed", lvm("vgremove -f vg0")),
+)
+
+
+def run(guest: Guest) -> None:
+    SYSTEM.mkdir(parents=True, exist_ok=True)
+    (SYSTEM / "lvm.conf").write_text(CONFIGURATION)
+    KEY.write_bytes(b"a key of tests")
+    guest.at_end(lambda: _clean(guest))
+    guest.start()
+    for steps in (VOLUMES, MAPPINGS, THIN, MOVES, ENDS):
+        guest.run(steps)
+    guest.finish()
+
+
+def _clean(guest: Guest) -> None:
+    """Without a trace on the disks, whatever has failed."""
+    guest.remove_all()
+    guest.shell(f"wipefs -aq {DISK} {SECOND}")
