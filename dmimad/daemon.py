@@ -54,6 +54,8 @@ TPM_CLASS = Path("/sys/class/tpm")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 #: Commit at least this often while a long list is being read.
 _COMMIT_SECONDS = 1.0
+#: So long may an observation take, the start of an observer of our own included, on a host with no time left.
+_OBSERVATION_SECONDS = 30.0
 #: Try again to store after this long, if that failed.
 _STORE_RETRY_SECONDS = 1.0
 
@@ -118,7 +120,7 @@ class Daemon:
         self._live = self._make_live()
         self._pcr = self._make_pcr()
         self._looked = 0
-        self._compared = 0
+        self._compared = (0, False)
         self._answered = asyncio.Condition()
         self.ready = asyncio.Event()
         self._stop = asyncio.Event()
@@ -201,7 +203,7 @@ class Daemon:
         if not settings.enabled or not isinstance(self._source, KernelList):
             return None
         return LiveWitness(
-            LiveClient(connector(settings.socket), log=self._log),
+            LiveClient(connector(settings.socket), timeout_seconds=_OBSERVATION_SECONDS, log=self._log),
             Uevents(log=self._log) if settings.wake_ups else None,
             Pacing(settings.interval_seconds),
             self,
@@ -313,8 +315,9 @@ class Daemon:
             self._answered.notify_all()
         if new_dm_records and self._live is not None:
             self._live.ask()
-        if self._pcr is not None and self.monitor.position != self._compared:
-            self._compared = self.monitor.position
+        place = (self.monitor.position, self.monitor.gap)
+        if self._pcr is not None and place != self._compared:
+            self._compared = place
             self._pcr.ask()
 
     def _notice(self, event: SourceEvent, now: float) -> None:
@@ -323,6 +326,8 @@ class Daemon:
             self._count = event.count
             self._ever_read = self._source_up = True
             self.monitor.caught_up(now)
+            if self._pcr is None:
+                self.monitor.pcr_settled(now, tpm=False)  # a gap is one then
         elif isinstance(event, Restarted):
             self._restarted(event.reason, now)
         elif isinstance(event, Unavailable):
