@@ -10,10 +10,10 @@ BENCH_RECORDS ?= 1000000
 VENV := .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vm check bench clean
+.PHONY: help demo test test-vm bench-vm check bench clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed-demo  ## The whole pipeline in 20 seconds: no root, no IMA, no broker needed
 	$(VENV)/bin/dmimad demo $(ARGS)
@@ -26,6 +26,11 @@ test-vm: $(VENV)/.installed-dev  ## The product on real kernels in virtual machi
 	@sh scripts/debian-packages.sh qemu-system-x86_64:qemu-system-x86 swtpm:swtpm swtpm_setup:swtpm-tools \
 		mmdebstrap:mmdebstrap cpio:cpio zstd:zstd depmod:kmod
 	DMIMAD_VM=1 $(VENV)/bin/python -m pytest tests/vm $(ARGS)
+
+bench-vm: $(VENV)/.installed-dev  ## Detection times on real kernels (about 10 minutes)
+	@sh scripts/debian-packages.sh qemu-system-x86_64:qemu-system-x86 swtpm:swtpm swtpm_setup:swtpm-tools \
+		mmdebstrap:mmdebstrap cpio:cpio zstd:zstd depmod:kmod
+	$(VENV)/bin/python -m benchmarks.detection $(ARGS)
 
 check: $(VENV)/.installed-dev  ## Lint, format and types
 	@sh scripts/check.sh $(VENV)

@@ -7,5 +7,5 @@ venv=$1
 "$venv/bin/ruff" format --check .
 "$venv/bin/mypy"
 if command -v shellcheck >/dev/null 2>&1; then
-    shellcheck scripts/*.sh .ci/run
+    shellcheck scripts/*.sh .ci/run tests/vm/init.sh
 fi

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -32,6 +33,7 @@ def say(text: str) -> None:
 def main() -> int:
     """0 if every scenario asked for passed or was skipped."""
     arguments = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # with the machines and folders cleaned up
     if reason := unfit():
         say(reason)
         return 0 if arguments.command == "prepare" else 2

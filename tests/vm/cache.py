@@ -61,10 +61,14 @@ class Cache:
             self._remove_unfinished()
             yield
 
+    def has(self, kind: str, key: str) -> bool:
+        """Whether that part is there."""
+        return (self.directory / f"{kind}-{key}").is_dir()
+
     def part(self, kind: str, key: str, build: Callable[[Path], None]) -> Path:
         """The folder of that part; `build` fills it if it is not there. Only while locked."""
         place = self.directory / f"{kind}-{key}"
-        if not place.is_dir():
+        if not self.has(kind, key):
             self._say(f"making {kind}")
             unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self.directory))
             unfinished.chmod(0o755)
@@ -76,7 +80,8 @@ class Cache:
 
     def _remove_unfinished(self) -> None:
         for leftover in self.directory.glob(f"{_UNFINISHED}*"):
-            shutil.rmtree(leftover)
+            # What a killed run had started may still write there.
+            shutil.rmtree(leftover, ignore_errors=True)
 
     def _remove_old(self, kind: str) -> None:
         length = len(kind) + 1 + _KEY_LENGTH  # the glob alone would also find kinds that begin like this one

@@ -20,7 +20,7 @@ modprobe -a virtio_pci 9pnet_virtio 9p
 mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 out /out
 
 modprobe dm-mod
-modprobe brd rd_nr=8 rd_size=65536
+modprobe brd rd_nr=16 rd_size=65536
 modprobe loop max_loop=16
 modprobe virtio_blk
 ip link set lo up

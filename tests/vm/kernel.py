@@ -46,30 +46,34 @@ ARCHIVE = "modules.cpio.zst"
 def kernel(cache: Cache, mirror: Mirror, wanted: KernelSeries) -> Path:
     """The folder with `IMAGE` and `ARCHIVE` of the newest kernel of that series."""
     suite = Suite(cache.directory / f"apt-{wanted.suite}", mirror, wanted.suite)
-    packages = _choose(cache, suite, wanted)
-    key = fingerprint(
-        Path(__file__), Path(archive.__file__), *(f"{package.name} {package.sha256}" for package in packages)
-    )
-    return cache.part(f"kernel-{wanted.name}", key, lambda folder: _build(folder, suite, packages))
+    kind, note = f"kernel-{wanted.name}", cache.directory / f"kernel-{wanted.name}.json"
+    packages = _read_note(note)
+    if not (
+        packages and cache.has(kind, _key(packages)) and time.time() - note.stat().st_mtime < FRESH_SECONDS
+    ):
+        packages = _choose(cache, suite, wanted, packages)
+        unfinished = note.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps([asdict(package) for package in packages]), encoding="utf-8")
+        unfinished.replace(note)
+    return cache.part(kind, _key(packages), lambda folder: _build(folder, suite, packages))
 
 
-def _choose(cache: Cache, suite: Suite, wanted: KernelSeries) -> tuple[Package, ...]:
-    """The newest kernel's packages: as last found if that was lately or the mirror cannot be reached now."""
-    note = cache.directory / f"kernel-{wanted.name}.json"
-    known = _read_note(note)
-    if known and time.time() - note.stat().st_mtime < FRESH_SECONDS:
-        return known
+def _key(packages: tuple[Package, ...]) -> str:
+    digests = (f"{package.name} {package.sha256}" for package in packages)
+    return fingerprint(Path(__file__), Path(archive.__file__), *digests)
+
+
+def _choose(
+    cache: Cache, suite: Suite, wanted: KernelSeries, known: tuple[Package, ...]
+) -> tuple[Package, ...]:
+    """The newest kernel's packages; those known, if they are built and the mirror cannot be reached."""
     try:
         suite.update()
+        return suite.kernel(wanted)
     except VmError:
-        if known:
+        if known and cache.has(f"kernel-{wanted.name}", _key(known)):
             return known
         raise
-    packages = suite.kernel(wanted)
-    unfinished = note.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps([asdict(package) for package in packages]), encoding="utf-8")
-    unfinished.replace(note)
-    return packages
 
 
 def _read_note(note: Path) -> tuple[Package, ...]:

@@ -52,7 +52,7 @@ def boot(kernel: str, image: Image, scenarios: Sequence[str], out: Path, hardwar
         disk = directory / "disk"
         with disk.open("wb") as file:
             file.truncate(DISK_BYTES)
-        with _tpm(directory, hardware.tpm_banks) as tpm:
+        with _tpm(directory, out / "swtpm.log", hardware.tpm_banks) as tpm:
             command = [*_qemu(image, disk, out, hardware.command_line), *tpm]
             started = time.time()
             trouble = _run_qemu(command, out, hardware.timeout_seconds)
@@ -93,7 +93,7 @@ def _share(out: Path, scenarios: Sequence[str], project: Path) -> None:
 
 
 @contextmanager
-def _tpm(directory: Path, banks: Sequence[str]) -> Iterator[Sequence[str]]:
+def _tpm(directory: Path, log: Path, banks: Sequence[str]) -> Iterator[Sequence[str]]:
     """A software TPM for one machine; gives QEMU's arguments."""
     if not banks:
         yield ()
@@ -102,7 +102,9 @@ def _tpm(directory: Path, banks: Sequence[str]) -> Iterator[Sequence[str]]:
     state.mkdir()
     run(("swtpm_setup", "--tpm2", "--tpmstate", state, "--pcr-banks", ",".join(banks), "--overwrite"))
     command = (*_dies_with_us("swtpm"), "socket", "--tpm2", "--terminate", "--tpmstate", f"dir={state}")
-    process = subprocess.Popen((*command, "--ctrl", f"type=unixio,path={socket}"), stdin=subprocess.DEVNULL)
+    with log.open("wb") as file:
+        control = ("--ctrl", f"type=unixio,path={socket}")
+        process = subprocess.Popen((*command, *control), stdin=subprocess.DEVNULL, stdout=file, stderr=file)
     try:
         deadline = time.monotonic() + _SWTPM_SECONDS
         while not socket.exists():
@@ -128,7 +130,7 @@ def _qemu(image: Image, disk: Path, out: Path, command_line: str) -> list[str]:
     return [
         *(*_dies_with_us("qemu-system-x86_64"), "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"),
         *("-m", f"{MEMORY_MIB}M", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-        *("-serial", f"file:{shared}/serial.log"),
+        *("-chardev", f"file,id=serial,path={shared}/serial.log", "-serial", "chardev:serial"),
         *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", f"{_ALWAYS} {command_line}"),
         *("-virtfs", f"local,path={shared},mount_tag=out,security_model=none,id=out,multidevs=remap"),
         *("-drive", f"file={disk},format=raw,if=virtio,cache=unsafe"),

@@ -41,7 +41,11 @@ class Report:
         parts = [f"kernel {self.kernel} ({self.release or 'did not come up'}), scenario {scenario}"]
         if result is None:
             ended = f"it has no result: {self.trouble or 'the guest wrote none'}"
-            parts += [ended, last_lines(self.out / "serial.log"), last_lines(self.out / "console.log")]
+            parts += [
+                ended,
+                last_lines(self.out / "serial.log", 2 * _LAST_LINES),
+                last_lines(self.out / "console.log"),
+            ]
         else:
             parts.append(result.message)
         parts += [last_lines(path) for path in logs]

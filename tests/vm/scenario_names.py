@@ -5,6 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 SCENARIOS = Path(__file__).with_name("scenarios")
+#: Scenarios that measure and prove nothing: for benchmarks/detection.py.
+MEASURING = frozenset({"latency"})
+
+
+def tested_scenarios() -> tuple[str, ...]:
+    """Those that pass or fail."""
+    return tuple(name for name in scenario_names() if name not in MEASURING)
 
 
 def scenario_names(folder: Path = SCENARIOS) -> tuple[str, ...]:

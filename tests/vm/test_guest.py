@@ -144,6 +144,7 @@ def test_each_field_is_compared(field: str, value: object, word: str) -> None:
     [
         ("hash", "sha256:" + "0" * 64),
         ("num_targets", 1),
+        ("provenance", "measured"),
         ("targets", None),
         ("targets", [{"begin": 0, "length": 8, "type": "linear"}]),
         ("targets", [{"begin": 0, "length": 8, "type": "linear"}, {"begin": 8, "length": 8, "type": None}]),

@@ -14,6 +14,8 @@ from tests.vm.guest.truth import Device, History, Table, printable
 Document = Mapping[str, Any]
 
 SHOWN = 160
+SEEN = ("both", "observed")
+"""Every slot is looked at sooner or later: none may stay as the log alone tells it."""
 
 
 def differences(devices: Iterable[Device], documents: Mapping[str, Document], history: History) -> list[str]:
@@ -68,6 +70,8 @@ def _slot(device: Device, table: Table | None, shown: Any, history: History) -> 
     if shown.get("num_targets") != len(table.targets):
         wrong.append(f"num_targets is {shown.get('num_targets')}, not {len(table.targets)}")
     targets = [{"begin": t.begin, "length": t.length, "type": t.type} for t in table.targets]
+    if shown.get("provenance") not in SEEN:
+        wrong.append(f"provenance is {shown.get('provenance')!r}, not {' or '.join(SEEN)}")
     if _targets(shown) != targets:
         wrong.append(f"targets are {_shown(shown.get('targets'))}, not {_shown(targets)}")
     return wrong

@@ -32,6 +32,7 @@ STEP_SECONDS = 20.0
 AGAIN_SECONDS = 5.0
 """The same after a step it was wrong after: the scenario fails anyway."""
 VERIFY_EVERY = 10
+"""Steps from one look by dmsetup to the next, which also waits for the daemon to have read everything."""
 LIVE_INTERVAL_SECONDS = 1.0
 MESSAGES_SHOWN = 12
 
@@ -268,6 +269,8 @@ class Guest:
         waited = time.monotonic() - acted
         if self.tally.steps % VERIFY_EVERY == 0:
             wrong += self._verify(devices)
+            self.settle()
+            wrong += self._compare(label, truth.read(self.dm))  # what is right must stay right
         self.tally.waits.append(waited)
         self.tally.wrong += [f"step {self.tally.steps} {label!r}: {text}" for text in wrong]
         self.tally.wrong_steps += bool(wrong)

@@ -53,7 +53,6 @@ TABLES = (
     t.many(40, 4),
     t.striped(5),
     t.crypt(6),
-    t.verity(2, 7),
 )
 WEIGHTS = {
     "create": 12,
