@@ -20,6 +20,7 @@ from dmimad.core.errors import AdapterError
 from dmimad.core.monitor import Monitor
 from dmimad.core.pacing import Pacing
 from dmimad.core.pcr import RETRY_SECONDS
+from dmimad.core.reader import DEFAULT_BANKS
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -219,7 +220,7 @@ class PcrWitness:
     def _read(self) -> dict[str, bytes]:
         """PCR 10 of the banks that the list is replayed in."""
         try:
-            values = {bank: self._tpm.read(bank) for bank in self._tpm.banks()}
+            values = {bank: self._tpm.read(bank) for bank in self._tpm.banks() if bank in DEFAULT_BANKS}
             self._problem = ""
         except AdapterError as error:
             if str(error) != self._problem:

@@ -54,7 +54,8 @@ def judge(device: Device, baseline: Baseline, *, report_unexpected: bool) -> Jud
     active = _slot(device, device.active, entry, "drift.active", device.changed_at)
     inactive = _slot(device, device.inactive, entry, "drift.inactive", device.staged_at)
     found_in = tuple(finding for finding in (active, inactive) if finding is not None)
-    verdict = Verdict.DRIFT if found_in else Verdict.APPROVED
+    untold = any(table is not None and not table.hash for table in (device.active, device.inactive))
+    verdict = Verdict.DRIFT if found_in else Verdict.UNKNOWN if untold else Verdict.APPROVED
     return Judgement(verdict, active is not None, inactive is not None, found_in)
 
 

@@ -28,7 +28,7 @@ from dmimad.core.finding import Finding, Severity, make_finding
 from dmimad.core.health import degraded, moved
 from dmimad.core.observation import LiveDevice, LiveTable, Observation
 from dmimad.core.recognition import Recognised, Relation, recognise
-from dmimad.core.registry import number_key, number_of
+from dmimad.core.registry import is_recorded, number_key, number_of
 from dmimad.core.table import Provenance, Table, parse_targets
 from dmimad.core.tracker import Tracker
 
@@ -67,6 +67,7 @@ class _Proposal:
     replaces: Device | None
     holding: dict[str, Finding] = field(default_factory=dict)
     expected: dict[tuple[Number, Slot], Table | None] = field(default_factory=dict)
+    recognised: dict[tuple[Number, Slot], bytes] = field(default_factory=dict)
 
 
 class Fusion:
@@ -90,6 +91,7 @@ class Fusion:
         self._appeared: set[Number] = set()
         self._measured_observations = 0
         self._expected: dict[tuple[Number, Slot], Table] = {}
+        self._recognised: dict[tuple[Number, Slot], bytes] = {}
         self._holding: dict[str, Finding] = {}
 
     def touch(self, device: Device) -> None:
@@ -118,6 +120,7 @@ class Fusion:
         quiet = self._quiet(active, before, {device.key for device in (*changed, *gone)} | doubtful)
         self.live, self._holding = seen, holding
         self._expected = {key: table for key, table in self._expected.items() if key[0] in seen}
+        self._recognised = {key: digest for key, digest in self._recognised.items() if key[0] in seen}
         self.observations += 1
         self._measured_observations = self._measured_observations + 1 if self._tracker.measuring else 0
         self._touched_before = set(seen) if self._all_touched else self._touched
@@ -152,9 +155,7 @@ class Fusion:
         if before is None:
             return False
         # Neither of these three says anything about tables, and busy devices are suspended all the time.
-        before = replace(
-            before, suspended=live.suspended, read_only=live.read_only, event_nr=live.event_nr
-        )
+        before = replace(before, suspended=live.suspended, read_only=live.read_only, event_nr=live.event_nr)
         return before == live and not self._all_touched and number not in self._touched
 
     @staticmethod
@@ -190,9 +191,10 @@ class Fusion:
         registry = self._tracker.registry
         gone = [*lost, *(proposal.replaces for proposal in proposals if proposal.replaces is not None)]
         for device in gone:
-            registry.drop(device)
+            registry.drop(device, recorded=is_recorded(device.active) or is_recorded(device.inactive))
         changed = []
         for proposal in proposals:
+            self._recognised |= proposal.recognised
             for key, table in proposal.expected.items():
                 if table is None:
                     self._expected.pop(key, None)
@@ -298,9 +300,10 @@ class Fusion:
         number = (live.major, live.minor)
         if found.relation is not Relation.UNKNOWN:
             proposal.expected[number, slot] = None
+            proposal.recognised[number, slot] = found.table.hash
             finding = _health(slot, found, live)
         else:
-            if tracked is not None and self._was_measured(tracked, number):
+            if tracked is not None and self._was_measured(slot, tracked, number):
                 proposal.expected[number, slot] = tracked
             expected = proposal.expected.get((number, slot)) or self._expected.get((number, slot))
             finding = self._unknown(slot, found.live, expected, proposal.device)
@@ -313,12 +316,15 @@ class Fusion:
         tracker = self._tracker
         return tracker.complete and (tracker.since_boot or number in self._appeared)
 
-    def _was_measured(self, tracked: Table, number: Number) -> bool:
-        """Whether a live table would have been recognised as this one, if it still were it."""
-        if tracked.provenance is Provenance.OBSERVED:
-            return tracked.hash in self._tracker.knowledge.loaded
-        # A table from before measuring began may have been loaded under a name that no record has.
-        return bool(tracked.texts) or tracked.provenance is Provenance.BOTH or self._tells_all(number)
+    def _was_measured(self, slot: Slot, tracked: Table, number: Number) -> bool:
+        """Whether the slot has held this table since measuring began, and would be recognised by it."""
+        observed = tracked.provenance is Provenance.OBSERVED
+        if self._tells_all(number):
+            return not observed or tracked.hash in self._tracker.knowledge.loaded
+        if observed:
+            return self._recognised.get((number, slot)) == tracked.hash
+        # One from before may have been loaded under a name that no record has.
+        return bool(tracked.texts) or tracked.provenance is Provenance.BOTH
 
     def _unknown(self, slot: Slot, table: Table, expected: Table | None, device: Device) -> Finding | None:
         """A live table that no load in this boot explains."""

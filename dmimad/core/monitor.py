@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from dmimad.core import cloudevent
-from dmimad.core.alert import AlertBook, alert_to_document
+from dmimad.core.alert import MAX_SECONDS, AlertBook, alert_to_document
 from dmimad.core.anchor import Anchor, Found
 from dmimad.core.baseline import Baseline
 from dmimad.core.checkpoint import (
@@ -25,6 +25,7 @@ from dmimad.core.checkpoint import (
     Document,
     device_document,
     integer,
+    items,
     position_document,
     read_position,
     table,
@@ -37,7 +38,7 @@ from dmimad.core.fusion import Fusion
 from dmimad.core.measurement import Measurement
 from dmimad.core.observation import Observation
 from dmimad.core.pcr import PcrCheck
-from dmimad.core.reader import ListReader, Position
+from dmimad.core.reader import DEFAULT_BANKS, ListReader, Position
 from dmimad.core.registry import number_key
 from dmimad.core.snapshot import DeviceSeries
 from dmimad.core.supervision import Supervision
@@ -52,6 +53,19 @@ class Policy:
     hold_off_seconds: float = 2.0
     report_unexpected: bool = True
     trim_expected: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Gap:
+    """The place was not found in the list.
+
+    Attributes:
+        at: so many records had been read.
+        trimmed: so many of them were known to be gone.
+    """
+
+    at: int
+    trimmed: int
 
 
 class Monitor:
@@ -88,7 +102,8 @@ class Monitor:
         self._pcr = PcrCheck()
         self._anchor: Anchor | None = None
         self._head, self._begins_boot = ListReader(), False
-        self._gap_at: int | None = None
+        self._gap: _Gap | None = None
+        self._gap_asked = False
         self.trimmed = 0
         self._caught_up = False
         self._judge_again = False
@@ -130,11 +145,13 @@ class Monitor:
         self._reader = ListReader(position)
         self._tracker.restore(table(checkpoint.get("tracker")), stored.devices, stored.facts)
         self.trimmed = integer(checkpoint.get("trimmed", 0))
-        last_read = checkpoint.get("last_read")
-        self.last_read = self._blind_since = last_read if isinstance(last_read, float) else None
-        self._unwatched_since = self.last_read
+        self._gap = _read_gap(checkpoint.get("gap"))
+        self.last_read = self._blind_since = _moment(checkpoint.get("last_read"))
+        # A former process may have ended before it had looked, too.
+        unwatched = _moment(checkpoint.get("unwatched_since"))
+        self._unwatched_since = self.last_read if unwatched is None else unwatched
         self._caught_up = checkpoint.get("caught_up") is True
-        if position.records:
+        if position.last_length:  # else reading had just begun anew, behind a gap
             self._verify = (position, b"")
         self._watch.restore(list(self._book.holding()), table(checkpoint.get("evidence")))
         for device in self._tracker.devices:
@@ -146,7 +163,7 @@ class Monitor:
         """The list may be another one now: as `resume`, for what this process has read itself."""
         position = self._reader.position
         self._reader = ListReader(position)
-        self._verify = (position, b"") if position.records else None
+        self._verify = (position, b"") if position.last_length else None
         return position.offset - position.last_length
 
     def start_over(self, boot: str, now: float, reason: str = "") -> None:
@@ -184,6 +201,9 @@ class Monitor:
         if number <= self.trimmed:
             return  # nothing was: the list was opened anew, or was cut and has been seen so before
         before, self.trimmed = self.trimmed, number
+        self._announce_trimmed(before, number, now)
+
+    def _announce_trimmed(self, before: int, number: int, now: float) -> None:
         more = number - before
         text = f"{more} records were deleted from the front of the list; all of them had been read"
         severity = Severity.INFO if self.policy.trim_expected else None
@@ -205,24 +225,28 @@ class Monitor:
         """
         position = self._reader.position
         self._anchor, self._verify = None, None
-        self._gap_at = position.records
+        before = self.trimmed if self._gap is None else self._gap.trimmed
+        self._gap, self._gap_asked, self.trimmed = _Gap(position.records, before), False, position.records
+        # That the PCR agreed before the gap says nothing of it; but then it is one that IMA extends.
+        self._pcr = PcrCheck(may_be_unused=self._pcr.verified is None)
         self._reader = ListReader(replace(position, offset=0, last_length=0, last_digest=b""))
         self._tracker.complete = False
 
     def _settle_gap(self, now: float, *, tpm: bool) -> None:
         """Say what the gap was, once the PCR has told or cannot tell."""
-        if self._gap_at is None:
+        gap, verified = self._gap, self._pcr.verified
+        if gap is None or (tpm and not self._gap_asked):  # the PCR was read before the gap
             return
-        at, verified = self._gap_at, self._pcr.verified
         if verified:
-            self._gap_at = None
+            self._gap = None
             self._tracker.complete = True
             self._watch.cease_list("list.gap", now)
-            self._report_trimmed(at, now)
-        elif verified is False or not tpm:
+            if gap.at > gap.trimmed:
+                self._announce_trimmed(gap.trimmed, gap.at, now)
+        elif verified is False or not self._pcr.retry:
             reason = "the PCR shows that some were" if verified is False else "without a TPM nobody can tell"
-            text = f"the last record read ({at - 1}) is not in the list: records may be lost; {reason}"
-            self._watch.hold_list(make_finding("list.gap", text, record=at), now)
+            text = f"the last record read ({gap.at - 1}) is not in the list: records may be lost; {reason}"
+            self._watch.hold_list(make_finding("list.gap", text, record=gap.at), now)
 
     # -- input -----------------------------------------------------------------------------
 
@@ -376,8 +400,7 @@ class Monitor:
         watch.live = fusion.live
         changed = {device.key for device in fused.changed}
         for device in fused.gone:
-            renamed = any(device.name == other.name for other in fused.changed)
-            if device.key in changed or renamed:
+            if any(device.name == other.name for other in fused.changed):  # there under another key
                 watch.forget(device, now, None)
             else:
                 watch.gone(device, now, None)
@@ -388,7 +411,7 @@ class Monitor:
             if device.key not in changed and fusion.live.get(number) != before.get(number):
                 watch.view(device)
         names = {number_key(number): printable(live.name) for number, live in fusion.live.items()}
-        watch.hold_live(fused.holding, names, now)
+        watch.hold_live(fused.holding, names, now, settled=not fused.unsettled)
         self._announce_activity(fused.unrecorded, names, now)
         if not fused.unsettled:
             self._announce_interruption(now)
@@ -429,17 +452,19 @@ class Monitor:
         Read the list on, then call `pcr_settled`.  Without a TPM ``values`` is empty.
         """
         reader = self._reader
+        values = {bank: value for bank, value in values.items() if bank in DEFAULT_BANKS}  # those replayed
         replayed = {bank: reader.pcr(bank) for bank in values}
         before = {bank: reader.pcr_before(bank) for bank in values}
         reader.watch(self._pcr.read(values, replayed, reader.records, before=before))
+        self._gap_asked = True
 
     def pcr_settled(self, now: float, *, tpm: bool) -> bool:
         """What was in the list when the PCR was read has been fed; returns whether to try again soon."""
         self._pcr.settle(self._reader.matches, self._reader.records)
         wrong = self._pcr.mismatch
-        if wrong is None:
+        if wrong is None and self._pcr.verified:  # after a restart a failed attempt proves nothing yet
             self._watch.cease_list("pcr.mismatch", now)
-        else:
+        elif wrong is not None:
             agreed = "never" if wrong.agreed is None else f"up to record {wrong.agreed - 1}"
             finding = make_finding(
                 "pcr.mismatch",
@@ -488,6 +513,11 @@ class Monitor:
         return self._anchor is not None
 
     @property
+    def gap(self) -> bool:
+        """Whether records may be lost, as far as the PCR has not settled it."""
+        return self._gap is not None
+
+    @property
     def observations(self) -> int:
         """How often the live tables have been looked at."""
         return self._fusion.observations
@@ -532,8 +562,23 @@ class Monitor:
             "sequence": self._sequence,
             "position": position_document(self._reader.position),
             "trimmed": self.trimmed,
+            "gap": None if self._gap is None else [self._gap.at, self._gap.trimmed],
             "tracker": self._tracker.document(),
             "evidence": self._watch.evidence_document(),
             "caught_up": self._caught_up,
             "last_read": self.last_read,
+            "unwatched_since": self._unwatched_since,
         }
+
+
+def _read_gap(stored: object) -> _Gap | None:
+    """A gap as it was stored; raises MalformedError."""
+    if stored is None:
+        return None
+    at, trimmed = (*items(stored), None, None)[:2]
+    return _Gap(integer(at), integer(trimmed))
+
+
+def _moment(stored: object) -> float | None:
+    """A time as it was stored, if it is one that can be told."""
+    return stored if isinstance(stored, float) and 0 <= stored <= MAX_SECONDS else None

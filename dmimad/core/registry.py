@@ -29,8 +29,7 @@ class Registry:
     Attributes:
         by_number, by_name: where they are found.
         loads: table loads under way, by the device's key.
-        seen_numbers: numbers of devices that are gone and were recorded: what has them now came after
-            measuring began.
+        seen_numbers: numbers of devices that went while they were measured: what has them now is newer.
         removed: devices that went because another took their place; callers empty it.
     """
 
@@ -93,13 +92,13 @@ class Registry:
             del self.by_name[device.name]
 
     def drop(self, device: Device, *, recorded: bool = False) -> None:
-        """The device is gone; ``recorded``: a record says so."""
+        """The device is gone; ``recorded``: while it was measured, so that what has its number now is newer."""
         self.forget_name(device)
         self.loads.pop(device.key, None)
         number = number_of(device)
         if number is not None:
             self.by_number.pop(number, None)
-            if recorded or is_recorded(device.active) or is_recorded(device.inactive):
+            if recorded:
                 self.seen_numbers.add(number)
         for name in {device.name, *(former.name for former in device.former)}:
             self._knowledge.note_removal(number, name)

@@ -34,8 +34,10 @@ from dmimad.core.view import device_series, device_view
 
 #: Findings that are told once and have no end.
 ANNOUNCED = frozenset({"list.restarted", "list.trimmed", "activity.unrecorded", "watch.interrupted"})
-#: Findings of the whole list that hold until they are taken back.
+#: In keys: what an observation says.
 _LIVE = "live:"
+#: In keys: of the whole list, until it is taken back.
+_LIST = "|list"
 
 
 class Supervision:
@@ -57,6 +59,7 @@ class Supervision:
         self._counts = counts
         self._conditions: dict[str, set[str]] = {}
         self._live_keys: set[str] = set()
+        self._unconfirmed: set[str] = set()  # held before a restart; no observation has settled them yet
         self._judgements: dict[str, Judgement] = {}
         self._evidence: dict[str, dict[int, tuple[str, str]]] = {}
         self._documents: dict[str, bytes] = {}
@@ -74,6 +77,9 @@ class Supervision:
             subject = alert.finding.device
             if kind == self.scope and cause.startswith(_LIVE):
                 self._live_keys.add(alert.key)
+                self._unconfirmed.add(alert.key)
+            elif kind == self.scope and cause.endswith(_LIST):
+                self._conditions.setdefault("list", set()).add(alert.key)
             elif kind == "missing" or (kind == self.scope and subject):
                 self._conditions.setdefault(subject, set()).add(alert.key)
 
@@ -162,10 +168,19 @@ class Supervision:
 
     # -- all of them -----------------------------------------------------------------------
 
-    def hold_live(self, holding: Mapping[str, Finding], names: Mapping[str, str], now: float) -> None:
-        """What the last observation says is wrong; what it no longer says has ended."""
-        keys = {f"{self.scope}|{_LIVE}{key}": finding for key, finding in holding.items()}
-        for key in sorted(self._live_keys - keys.keys()):
+    def hold_live(
+        self, holding: Mapping[str, Finding], names: Mapping[str, str], now: float, *, settled: bool
+    ) -> None:
+        """What the last observation says is wrong; what it no longer says has ended.
+
+        ``settled``: it is in no doubt of anything; one that is does not know what held before a restart.
+        """
+        if settled:
+            self._unconfirmed = set()
+        keys = {
+            f"{self.scope}|{_LIVE}{key}|{finding.severity.value}": finding for key, finding in holding.items()
+        }
+        for key in sorted(self._live_keys - keys.keys() - self._unconfirmed):
             self._book.cease(key, now=now, record=None)
         for key, finding in keys.items():
             if key not in self._live_keys:
@@ -173,11 +188,11 @@ class Supervision:
                 if finding.severity is not Severity.INFO:
                     subject = names.get(finding.device, "")
                     self._book.hold(key, finding, subject, since=now, now=now, at_once=True)
-        self._live_keys = set(keys)
+        self._live_keys = keys.keys() | self._unconfirmed
 
     def hold_list(self, finding: Finding, now: float) -> None:
         """Something is wrong with the list itself, until `cease_list`."""
-        key = f"{self.scope}|{finding.code}|list"
+        key = f"{self.scope}|{finding.code}{_LIST}"
         if key not in self._conditions.setdefault("list", set()):
             self._conditions["list"].add(key)
             self._count(finding)
@@ -185,7 +200,7 @@ class Supervision:
 
     def cease_list(self, code: str, now: float) -> None:
         """That is no longer so."""
-        key = f"{self.scope}|{code}|list"
+        key = f"{self.scope}|{code}{_LIST}"
         self._conditions.get("list", set()).discard(key)
         self._book.cease(key, now=now, record=None)
 

@@ -167,10 +167,11 @@ class Watcher:
         ]
 
 
-def wrong(watcher: Watcher, kernel: Kernel) -> list[str]:
+def wrong(watcher: Watcher, kernel: Kernel, *, whole: bool = True) -> list[str]:
     """Where the tracked devices are not the model kernel's, one line each.
 
-    Of a table that was loaded under two of the names its device had, nobody can tell which load it is of.
+    Of a table that was loaded under two of the names its device had, nobody can tell which load it is of;
+    and of one whose load is not in the list (which is not ``whole`` then), what it was.
     """
     tracked, by_name = watcher.devices, watcher.tracker.registry.by_name
     found = []
@@ -190,7 +191,11 @@ def wrong(watcher: Watcher, kernel: Kernel) -> list[str]:
             ("inactive", ours.inactive, device.staged, device.loaded),
         ):
             if true is None or table is None:
-                found += [f"{key}: {slot} is {table}, not {true}"] if (true is None) != (table is None) else []
+                found += (
+                    [f"{key}: {slot} is {table}, not {true}"] if (true is None) != (table is None) else []
+                )
+            elif not whole:
+                continue
             elif table.hash != digest and table.hash not in hashes(kernel, device, true):
                 found.append(f"{key}: {slot} is {table.label}")
             elif table.hash not in watcher.tracker.knowledge.loaded and len(table.texts) < 2:

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmimad.core.baseline import Baseline, parse_baseline
-from dmimad.core.commit import Commit, Message, Stored
+from dmimad.core.baseline import Baseline
+from dmimad.core.commit import Stored
 from dmimad.core.errors import ResumeError
 from dmimad.core.event import printable
 from dmimad.core.monitor import Monitor, Policy
@@ -25,148 +25,10 @@ from dmimad.core.snapshot import DeviceSeries
 from dmimad.core.source import CaughtUp, Chunk, Restarted, SourceEvent, Unavailable
 from tests.core import recorded
 from tests.core.histories import BOUNDED, RENAMES, Operation, operations, perform
-from tests.core.kernel import DIALECTS, Kernel, linear, linears, opaque
+from tests.core.kernel import DIALECTS, Kernel, linears, opaque
 from tests.core.lists import Item, ascii_record, binary_record, violation
+from tests.core.monitored import BAD, GOOD, OTHER, Disk, Host, Told, approved, encoded, label, listed, told
 from tests.core.replaying import replay
-
-GOOD, BAD, OTHER = (linear(0),), (linear(8),), (linear(16),)
-Told = list[tuple[str, str, str]]
-
-
-class Disk:
-    """What a store keeps: documents as JSON, facts as a set, messages in order."""
-
-    def __init__(self) -> None:
-        self.checkpoint: str | None = None
-        self.devices: dict[str, str] = {}
-        self.alerts: dict[str, str] = {}
-        self.facts: dict[tuple[str, bytes], None] = {}
-        self.messages: list[Message] = []
-
-    def store(self, commit: Commit) -> None:
-        if commit.fresh:
-            self.devices, self.facts = {}, {}
-        self.checkpoint = _encoded(commit.checkpoint)
-        for kept, documents in ((self.devices, commit.devices), (self.alerts, commit.alerts)):
-            for key, document in documents.items():
-                kept.pop(key, None)
-                if document is not None:
-                    kept[key] = _encoded(document)
-        self.facts |= dict.fromkeys(commit.facts)
-        self.messages += commit.messages
-
-    def copy(self) -> Disk:
-        other = Disk()
-        other.checkpoint = self.checkpoint
-        other.devices, other.alerts, other.facts = dict(self.devices), dict(self.alerts), dict(self.facts)
-        other.messages = list(self.messages)
-        return other
-
-    def load(self) -> Stored:
-        """In the order of the database, which is that of the keys."""
-        return Stored(
-            None if self.checkpoint is None else json.loads(self.checkpoint),
-            {key: json.loads(self.devices[key]) for key in sorted(self.devices)},
-            {key: json.loads(self.alerts[key]) for key in sorted(self.alerts)},
-            tuple(sorted(self.facts)),
-        )
-
-    def holds(self) -> tuple[object, ...]:
-        """All of it, to compare."""
-        documents = [
-            {key: json.loads(text) for key, text in kept.items()} for kept in (self.devices, self.alerts)
-        ]
-        return (*documents, set(self.facts), self.messages, json.loads(self.checkpoint or "null"))
-
-
-def _encoded(document: object) -> str:
-    return json.dumps(document, allow_nan=False)
-
-
-def approved(**tables: tuple[Any, ...]) -> Baseline:
-    """A baseline with one entry a device, which approves tables with the hashes they have on 254:0."""
-    text = "version = 1\n"
-    for name, each in tables.items():
-        hashes = ", ".join(f'"{label(name, table)}"' for table in each)
-        text += f'[[device]]\nname = "{name}"\nhashes = [{hashes}]\n'
-    return parse_baseline(text, "b.toml")
-
-
-def listed(*lines: str) -> Baseline:
-    return parse_baseline("version = 1\n" + "".join(f"[[device]]\n{line}\n" for line in lines), "b.toml")
-
-
-@functools.cache
-def label(name: str, table: tuple[Any, ...], dialect: str = "ordered") -> str:
-    """The hash of a table on the first device."""
-    kernel = Kernel(dialect)
-    kernel.create(name.encode(), table)
-    (device,) = replay(b"".join(map(binary_record, kernel.items))).tracker.devices
-    assert device.active is not None
-    return device.active.label
-
-
-class Host:
-    """A kernel, the monitor that reads its list, and the disk the commits go to."""
-
-    def __init__(
-        self,
-        baseline: Baseline | None = None,
-        *,
-        hold_off: float = 0.0,
-        dialect: str = "ordered",
-        boot: str = "boot",
-    ) -> None:
-        self.kernel = Kernel(dialect)
-        self.baseline = baseline or Baseline()
-        self.policy = Policy("h", hold_off)
-        self.boot = boot
-        self.disk = Disk()
-        self.read = 0
-        self.monitor = Monitor(self.policy, self.baseline, boot)
-
-    def look(self, now: float = 100.0) -> Told:
-        """Read what is new, to the end, and commit."""
-        self.feed(now)
-        self.monitor.caught_up(now)
-        return self.commit()
-
-    def feed(self, now: float = 100.0) -> None:
-        for item in self.kernel.items[self.read :]:
-            self.monitor.feed(binary_record(item), now)
-        self.read = len(self.kernel.items)
-
-    def commit(self) -> Told:
-        """Store what there is; returns the messages."""
-        commit = self.monitor.commit()
-        self.disk.store(commit)
-        self.monitor.committed()
-        return told(commit.messages)
-
-    def tick(self, now: float) -> Told:
-        self.monitor.tick(now)
-        return self.commit()
-
-    def last(self) -> dict[str, Any]:
-        """The data of the last message."""
-        data: dict[str, Any] = json.loads(self.disk.messages[-1].payload)["data"]
-        return data
-
-    def restart(self) -> int:
-        """A new process on the same disk; returns how many bytes were to be read again."""
-        self.monitor = Monitor(self.policy, self.baseline, self.boot)
-        at = self.monitor.resume(self.disk.load())
-        lengths = [len(binary_record(item)) for item in self.kernel.items[: self.read]]
-        assert at == sum(lengths[:-1])
-        self.read -= 1
-        return at
-
-
-def told(messages: Iterable[Message]) -> Told:
-    """Code, status and subject of messages."""
-    events = [json.loads(message.payload) for message in messages]
-    return [(event["data"]["code"], event["data"]["status"], event["subject"]) for event in events]
-
 
 # -- the main path -------------------------------------------------------------------------
 
@@ -519,45 +381,6 @@ def test_a_list_that_begins_again_is_announced_once(reason: str, code: str | Non
     host.boot = "boot-2"
     host.restart()
     assert host.look(40.0) == []
-
-
-def test_a_trimmed_list_is_gone_on_with() -> None:
-    host = Host(approved(a=(GOOD,)))
-    host.kernel.create(b"a", GOOD)
-    assert host.look(10.0) == []
-    position, found = host.monitor.position, host.monitor.retained()
-    data = b"".join(map(binary_record, host.kernel.items[2:]))
-    host.monitor.find_place()
-    host.monitor.feed(data, 20.0)
-    host.monitor.caught_up(20.0)
-    assert host.commit() == [("list.trimmed", "firing", "h")]
-    assert host.last()["severity"] == "critical"
-    assert host.last()["evidence"]["records"] == "2"
-    assert (host.monitor.position, host.monitor.retained()) == (position, found)
-    assert host.monitor.trimmed == 2
-    host.kernel.load(b"a", BAD)
-    assert host.look(30.0) == [("drift.inactive", "firing", "a")]
-    assert host.monitor.position == position + 1
-    host.monitor = Monitor(host.policy, host.baseline, host.boot)
-    host.monitor.resume(host.disk.load())
-    assert host.monitor.trimmed == 2
-    host.monitor.find_place()
-    host.monitor.feed(b"".join(map(binary_record, host.kernel.items[4:])), 40.0)
-    host.monitor.caught_up(40.0)
-    assert host.commit() == [("list.trimmed", "firing", "h")]
-    assert host.last()["evidence"]["records"] == "2"
-
-
-def test_trimming_that_is_planned_is_information() -> None:
-    host = Host()
-    host.monitor.set_policy(replace(host.policy, trim_expected=True), 5.0)
-    host.kernel.create(b"a", GOOD)
-    host.look(10.0)
-    host.monitor.find_place()
-    host.monitor.feed(binary_record(host.kernel.items[-1]), 20.0)
-    host.monitor.caught_up(20.0)
-    assert host.commit() == [("list.trimmed", "firing", "h")]
-    assert host.last()["severity"] == "info"
 
 
 def test_kexec_is_announced_and_forgets_devices_quietly() -> None:
@@ -1088,7 +911,7 @@ def test_damaged_state_is_refused_or_harmless(data: st.DataObject) -> None:
         monitor.feed(rest, 50.0)
         monitor.caught_up(51.0)
     monitor.tick(60.0)
-    _encoded(monitor.commit().checkpoint)
+    encoded(monitor.commit().checkpoint)
 
 
 @functools.cache

@@ -350,6 +350,10 @@ class Guest:
         """Those of this scenario."""
         return self.subscriber.alerts[self._first_alert :]
 
+    def forget_past(self) -> None:
+        """What a new daemon has told of the list before this scenario is not its concern."""
+        self._first_alert = len(self.subscriber.alerts)
+
     def alarms(self) -> list[Alert]:
         """Alerts that an honest kernel gives no reason for."""
         known = {"target.unmeasured"} if self.legacy else set()

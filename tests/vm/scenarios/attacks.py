@@ -22,6 +22,7 @@ REMAKING = (*SWAPPING, "device.missing", "device.removed")
 
 def run(guest: Guest) -> None:
     guest.start(DaemonSettings(hold_off_seconds=0.2))
+    guest.forget_past()
     for name, table in APPROVED.items():
         guest.step(f"create {name}", create(name, table))
     guest.step("the other table is seen once, before approval", swap(FLIP, FLIP_OTHER))

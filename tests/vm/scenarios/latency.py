@@ -31,6 +31,7 @@ def run(guest: Guest) -> None:
     tap = Tap(BROKER_PORT)
     guest.at_end(tap.close)
     guest.start(_settings(wake_ups=True))
+    guest.forget_past()
     guest.step("create", create(NAME, GOOD))
     guest.step("the other table, before approval", swap(NAME, KNOWN))
     guest.step("and back", swap(NAME, GOOD))

@@ -28,6 +28,7 @@ def _bad(index: int) -> str:
 
 def run(guest: Guest) -> None:
     guest.start(SETTINGS)
+    guest.forget_past()
     guest.run(Step(f"create {name}", create(name, _good(index))) for index, name in enumerate(NAMES))
     guest.step("another table, before approval", swap(NAMES[0], _bad(0)))
     guest.step("and back", swap(NAMES[0], _good(0)))

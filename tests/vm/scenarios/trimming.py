@@ -30,6 +30,7 @@ def run(guest: Guest) -> None:
 
 def _held(guest: Guest) -> None:
     guest.start(DaemonSettings(hold_off_seconds=0.2))
+    guest.forget_past()
     for index, name in enumerate(NAMES):
         guest.step(f"create {name}", create(name, t.linear(index, 0, 64)))
     records = truth.record_count()
