@@ -161,8 +161,8 @@ def device_document(device: Device) -> dict[str, object]:
         "minor": device.minor,
         "name": to_text(device.name),
         "uuid": to_text(device.uuid),
-        "active": _table_document(device.active),
-        "inactive": _table_document(device.inactive),
+        "active": table_document(device.active),
+        "inactive": table_document(device.inactive),
         "aliased": device.aliased,
         "former": [[to_text(former.name), to_text(former.uuid)] for former in device.former],
         "since": device.since,
@@ -184,8 +184,8 @@ def read_device(key: str, document: Document) -> Device:
         None if minor is None else integer(minor),
         to_bytes(document.get("name")),
         to_bytes(document.get("uuid")),
-        _read_table(document.get("active")),
-        _read_table(document.get("inactive")),
+        read_table(document.get("active")),
+        read_table(document.get("inactive")),
         document.get("aliased") is True,
         tuple(former),
         integer(document.get("since")),
@@ -194,7 +194,8 @@ def read_device(key: str, document: Document) -> Device:
     )
 
 
-def _table_document(stored: Table | None) -> dict[str, object] | None:
+def table_document(stored: Table | None) -> dict[str, object] | None:
+    """A table with its texts; None for an empty slot."""
     if stored is None:
         return None
     return {
@@ -209,7 +210,8 @@ def _table_document(stored: Table | None) -> dict[str, object] | None:
     }
 
 
-def _read_table(value: object) -> Table | None:
+def read_table(value: object) -> Table | None:
+    """The inverse of `table_document`."""
     if value is None:
         return None
     document = table(value)

@@ -28,6 +28,7 @@ CODES: Mapping[str, tuple[Severity, str]] = {
     "device.missing": (Severity.CRITICAL, "a required device does not exist or has no active table"),
     "device.removed": (Severity.WARNING, "an approved device was removed"),
     "measurement.absent": (Severity.CRITICAL, "a live device that should have been measured was not"),
+    "table.untold": (Severity.WARNING, "a live table is too large to be looked at"),
     "activity.unrecorded": (Severity.INFO, "something was done to a device that left no new record"),
     "watch.interrupted": (Severity.INFO, "nobody watched for a while; what was undone meanwhile is unknown"),
     "table.unmeasured": (Severity.CRITICAL, "a table is in use whose load was never measured"),

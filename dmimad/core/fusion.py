@@ -22,7 +22,9 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from dmimad.core.checkpoint import Document, hexadecimal, integer, items, read_table, table_document
 from dmimad.core.device import MAX_FORMER_NAMES, Device, Dialect
+from dmimad.core.errors import MalformedError
 from dmimad.core.event import Identity, printable
 from dmimad.core.finding import Finding, Severity, make_finding
 from dmimad.core.health import degraded, moved
@@ -37,6 +39,10 @@ Slot = Literal["active", "inactive"]
 
 #: How much of a table's text is put into the evidence of a finding.
 MAX_EVIDENCE_CHARS = 2000
+#: After so many looks in a row at unmeasured tables they are believed, whether they were the same or not.
+UNKNOWN_LOOKS = 4
+
+_UNKNOWN_CODES = frozenset({"drift.live", "measurement.absent"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,30 @@ class Fusion:
         self._expected: dict[tuple[Number, Slot], Table] = {}
         self._recognised: dict[tuple[Number, Slot], bytes] = {}
         self._holding: dict[str, Finding] = {}
+        self._restless: dict[Number, int] = {}
+
+    def document(self) -> dict[str, object]:
+        """What must outlive the process, as JSON to store: what tables were measured before they were not."""
+        return {
+            "appeared": [list(number) for number in sorted(self._appeared)],
+            "expected": [
+                [*number, slot, table_document(table)] for (number, slot), table in self._expected.items()
+            ],
+            "recognised": [
+                [*number, slot, digest.hex()] for (number, slot), digest in self._recognised.items()
+            ],
+        }
+
+    def restore(self, document: Document) -> None:
+        """Take a stored `document` in; raises MalformedError."""
+        for pair in items(document.get("appeared", [])):
+            self._appeared.add(_read_number(items(pair)))
+        for entry in items(document.get("expected", [])):
+            found = read_table(items(entry)[-1])
+            if found is not None:
+                self._expected[_read_key(items(entry))] = found
+        for entry in items(document.get("recognised", [])):
+            self._recognised[_read_key(items(entry))] = hexadecimal(items(entry)[-1])
 
     def touch(self, device: Device) -> None:
         """A record was about this device: what was seen of it before proves nothing."""
@@ -140,14 +170,29 @@ class Fusion:
     ) -> tuple[list[_Proposal], list[Number]]:
         """What the live devices are, and those that must be looked at again."""
         proposals, unsettled = [], []
+        restless: dict[Number, int] = {}
         for number, live in seen.items():
             tracked = self._tracker.registry.by_number.get(number)
             proposal = self._fuse(live, tracked, observation, at)
             if self._agrees(proposal, tracked) or self._is_stable(number, live):
                 proposals.append(proposal)
+                continue
+            if self._is_unknown(number, proposal):
+                restless[number] = self._restless.get(number, 0) + 1
+            # Who changes one unmeasured table for another before each look is not to hide by that.
+            if restless.get(number, 0) >= UNKNOWN_LOOKS:
+                proposals.append(proposal)
+                del restless[number]
             else:
                 unsettled.append(number)
+        self._restless = restless
         return proposals, unsettled
+
+    def _is_unknown(self, number: Number, proposal: _Proposal) -> bool:
+        """Whether a table has come that no record accounts for."""
+        recorded = self._all_touched or number in self._touched
+        unknown = any(found.code in _UNKNOWN_CODES for found in proposal.holding.values())
+        return unknown and not recorded
 
     def _is_stable(self, number: Number, live: LiveDevice) -> bool:
         """The observation before this one said the same, and no record came in between."""
@@ -278,7 +323,12 @@ class Fusion:
         device, number = proposal.device, (live.major, live.minor)
         tracked = device.active if slot == "active" else device.inactive
         if table is not None and table.targets is None:
-            return tracked or Table(b"", live.name, live.uuid, 0, provenance=Provenance.OBSERVED)
+            finding = _untold(slot, live)
+            proposal.holding[f"{finding.code}|{finding.device}|{slot}|"] = finding
+            if tracked is None:
+                return Table(b"", live.name, live.uuid, 0, provenance=Provenance.OBSERVED)
+            seen = tracked.provenance is Provenance.BOTH
+            return tracked._replace(provenance=Provenance.MEASURED) if seen else tracked
         if table is None or table.targets is None:
             proposal.expected[number, slot] = None
             return None
@@ -333,33 +383,37 @@ class Fusion:
             return None
         names = {device.name, *(former.name for former in device.former)}
         named = any(known.name in names for known in tracker.knowledge.identities(number))
-        who = f"the {slot} table of {printable(device.name)} ({device.key})"
-        knowledge = tracker.knowledge
-        forgotten = knowledge.overflowed or (len(table.texts) > 1 and knowledge.fragments.evicted)
-        data = {
-            "actual": table.label,
-            "slot": slot,
-            "witness": "live",
-            "live_table": _shown(table),
-        }
+        data = {"actual": table.label, "slot": slot, "witness": "live", "live_table": _shown(table)}
         if expected is not None or (named and self._tells_all(number)):
-            code, severity, text = "drift.live", Severity.CRITICAL, f"{who} is not a measured one"
+            code, what = "drift.live", "is not a measured one"
+            severity, doubt = self._drift_doubt(table)
             data["expected"] = "no table" if expected is None else expected.label
             data["measured_table"] = "" if expected is None else _shown(expected)
-            if forgotten or not tracker.complete:
-                severity, text = (
-                    Severity.WARNING,
-                    f"{text} (as far as the list, which is not whole, can tell)",
-                )
         else:
-            code, severity, text = "measurement.absent", Severity.CRITICAL, f"{who} was never measured"
-            if not tracker.complete:
-                severity, text = Severity.INFO, f"{text} (the list does not begin with the boot)"
-            elif not self._tells_all(number):
-                severity, text = Severity.WARNING, f"{text}, or was loaded before measuring began"
-            elif forgotten:
-                severity, text = Severity.WARNING, f"{text} (or too much was measured to tell)"
+            code, what = "measurement.absent", "was never measured"
+            severity, doubt = self._absence_doubt(table, number)
+        text = f"the {slot} table of {printable(device.name)} ({device.key}) {what}{doubt}"
         return Finding(code, severity, text, device.key, None, data)
+
+    def _is_forgotten(self, table: Table) -> bool:
+        """Whether its load may have been measured and not been remembered."""
+        knowledge = self._tracker.knowledge
+        in_parts = len(table.texts) > 1 or table.unmeasured > 0
+        return knowledge.overflowed or (in_parts and knowledge.fragments.evicted)
+
+    def _drift_doubt(self, table: Table) -> tuple[Severity, str]:
+        if self._tracker.complete and not self._is_forgotten(table):
+            return Severity.CRITICAL, ""
+        return Severity.WARNING, " (as far as the list, which is not whole, can tell)"
+
+    def _absence_doubt(self, table: Table, number: Number) -> tuple[Severity, str]:
+        if not self._tracker.complete:
+            return Severity.INFO, " (the list does not begin with the boot)"
+        if not self._tells_all(number):
+            return Severity.WARNING, ", or was loaded before measuring began"
+        if self._is_forgotten(table):
+            return Severity.WARNING, " (or too much was measured to tell)"
+        return Severity.CRITICAL, ""
 
 
 def _new(number: Number, identity: Identity, at: int) -> Device:
@@ -374,6 +428,25 @@ def _new(number: Number, identity: Identity, at: int) -> Device:
         changed_at=at,
         staged_at=at,
     )
+
+
+def _read_number(parts: list[object]) -> Number:
+    major, minor = (*parts, None, None)[:2]
+    return integer(major), integer(minor)
+
+
+def _read_key(parts: list[object]) -> tuple[Number, Slot]:
+    """``[major, minor, slot, …]`` as it was stored."""
+    if len(parts) < 4:  # and what it is the key of
+        raise MalformedError("a stored observation is damaged")
+    return _read_number(parts), "inactive" if parts[2] == "inactive" else "active"
+
+
+def _untold(slot: Slot, live: LiveDevice) -> Finding:
+    """Whoever may load tables can make one that nobody can look at: that is worth a word."""
+    key = number_key((live.major, live.minor))
+    text = f"the {slot} table of {printable(live.name)} ({key}) is too large to be looked at"
+    return make_finding("table.untold", text, device=key, slot=slot, witness="live")
 
 
 def _hash(table: Table | None) -> bytes | None:

@@ -144,6 +144,7 @@ class Monitor:
         self._begin(fresh=False)
         self._reader = ListReader(position)
         self._tracker.restore(table(checkpoint.get("tracker")), stored.devices, stored.facts)
+        self._fusion.restore(table(checkpoint.get("fusion", {})))
         self.trimmed = integer(checkpoint.get("trimmed", 0))
         self._gap = _read_gap(checkpoint.get("gap"))
         self.last_read = self._blind_since = _moment(checkpoint.get("last_read"))
@@ -564,6 +565,7 @@ class Monitor:
             "trimmed": self.trimmed,
             "gap": None if self._gap is None else [self._gap.at, self._gap.trimmed],
             "tracker": self._tracker.document(),
+            "fusion": self._fusion.document(),
             "evidence": self._watch.evidence_document(),
             "caught_up": self._caught_up,
             "last_read": self.last_read,

@@ -7,8 +7,8 @@ it has been quiet for a moment, or when patience ends.  The rules, each with its
 - *quiet*, *patience*: a burst costs one observation after its end, and one per patience while it goes on;
 - *rest*: after an observation comes a pause of at least the least gap, and of nine times what it took: what
   is asked for costs no more than a tenth of the time;
-- *backoff*: an unsettled observation wants another after the least gap; while it goes on unsettled, the
-  gap doubles up to the interval;
+- *backoff*: an unsettled observation wants another after the least gap, without the rest that it may have
+  cost, for then the answer is near; while it goes on unsettled, the gap doubles up to the interval;
 - *interval*: so long after an observation comes the next, whatever happened or not, and whatever it costs.
 
 After the last activity an observation always begins, later than that activity.
@@ -79,7 +79,7 @@ class Pacing:
             self._again, self._backoff = None, 0.0
         else:
             self._backoff = min(max(self._least_gap, 2 * self._backoff), self._interval)
-            self._again = now + self._backoff
+            self._again = now + max(self._backoff, took_seconds)
 
     def due(self) -> float:
         """When to begin the next observation; in the past if it is high time.
@@ -91,5 +91,5 @@ class Pacing:
             asked = min(self._last_ask + self._quiet, self._first_ask + self._patience)
             due = min(due, max(asked, self._rested))
         if self._again is not None:
-            due = min(due, max(self._again, self._rested))
+            due = min(due, self._again)
         return due

@@ -69,12 +69,16 @@ def recognise(
         device: the tracked device, with the names it had.
     """
     knowledge = tracker.knowledge
-    tables = list(_candidates(live, targets, device, slot, tracker, dm_version))
-    measured = [table for table in tables if _is_measured(table, live, slot, knowledge)]
-    for table in measured:
+    tables: list[Table] = []
+    measured: list[Table] = []
+    for table in _candidates(live, targets, device, slot, tracker, dm_version):
+        tables.append(table)
+        if not _is_measured(table, live, slot, knowledge):
+            continue
         if slot is not None and table.hash == slot.hash:
             kept = slot if slot.texts else slot._replace(texts=table.texts, unmeasured=table.unmeasured)
             return Recognised(Relation.MEASURED, kept, table)
+        measured.append(table)
     if measured:
         return Recognised(Relation.MEASURED, measured[0], measured[0])
     return _moved(live, tables, slot, tracker) or Recognised(Relation.UNKNOWN, tables[0], tables[0])
@@ -87,7 +91,7 @@ def _is_measured(table: Table, live: LiveDevice, slot: Table | None, knowledge: 
     if slot is not None and table.hash == slot.hash and slot.provenance is not Provenance.OBSERVED:
         return True  # more was loaded than is remembered
     metadata = Metadata(table.name, table.uuid, live.major, live.minor, table.num_targets)
-    return len(table.texts) > 1 and knowledge.fragments.holds(metadata, table.texts)
+    return knowledge.fragments.holds(metadata, table.texts)
 
 
 def _moved(live: LiveDevice, tables: list[Table], slot: Table | None, tracker: Tracker) -> Recognised | None:

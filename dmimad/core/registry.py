@@ -92,7 +92,7 @@ class Registry:
             del self.by_name[device.name]
 
     def drop(self, device: Device, *, recorded: bool = False) -> None:
-        """The device is gone; ``recorded``: while it was measured, so that what has its number now is newer."""
+        """The device is gone; ``recorded``: while it was measured, so what has its number next is newer."""
         self.forget_name(device)
         self.loads.pop(device.key, None)
         number = number_of(device)

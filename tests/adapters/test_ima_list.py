@@ -450,14 +450,14 @@ class TestLooking:
         source = kernel.source(poll=NEVER, hold_open=hold_open)
         async with aclosing(source.events(0)) as events:
             assert await batch(events) == [Chunk(b"a", 0), CaughtUp(1)]
-            for _ in range(3):
+            for asked in (0, 3, 6):
                 more = asyncio.create_task(batch(events))
                 await asyncio.sleep(0)  # it waits for the count to move
-                source.look()
-                source.look()
-                assert await more == [CaughtUp(1)]
-                source.look()  # nobody waits yet
-                assert await batch(events) == [CaughtUp(1)]
+                assert source.look() == asked + 1
+                assert source.look() == asked + 2
+                assert await more == [CaughtUp(1, asked + 2)]
+                assert source.look() == asked + 3  # nobody waits yet
+                assert await batch(events) == [CaughtUp(1, asked + 3)]
             assert kernel.openings == [kernel.list]
 
     async def test_what_is_new_comes_first(self, kernel: Securityfs, hold_open: bool) -> None:
@@ -469,7 +469,7 @@ class TestLooking:
                 await asyncio.sleep(0)
                 kernel.append(b"a")
                 source.look()
-                assert await more == [Chunk(b"a", number), CaughtUp(number + 1)]
+                assert await more == [Chunk(b"a", number), CaughtUp(number + 1, number + 1)]
 
     async def test_before_the_first_round(self, kernel: Securityfs, hold_open: bool) -> None:
         """The first full read is the answer; there is no second one."""
@@ -477,12 +477,12 @@ class TestLooking:
         source = kernel.source(poll=NEVER, hold_open=hold_open)
         source.look()
         async with aclosing(source.events(0)) as events:
-            assert await batch(events) == [Chunk(b"a", 0), CaughtUp(1)]
+            assert await batch(events) == [Chunk(b"a", 0), CaughtUp(1, 1)]
             more = asyncio.create_task(batch(events))
             await asyncio.sleep(0)
             kernel.append(b"b")
             source.wake()
-            assert await more == [Chunk(b"b", 1), CaughtUp(2)]
+            assert await more == [Chunk(b"b", 1), CaughtUp(2, 1)]
 
     @pytest.mark.parametrize("size", [1, READ_PIECE_BYTES, 2 * READ_PIECE_BYTES + 1])
     async def test_a_round_under_way_is_no_answer(
@@ -496,17 +496,17 @@ class TestLooking:
             assert isinstance(await following(events), Chunk)
             source.look()
             found = await batch(events)  # of the round that was under way
-            assert found[-1] == CaughtUp(1)
-            assert await batch(events) == [CaughtUp(1)]
+            assert found[-1] == CaughtUp(1, 0)
+            assert await batch(events) == [CaughtUp(1, 1)]
             kernel.append(data)
             source.wake()
             assert isinstance(await following(events), Chunk)
             kernel.append(b"b")
             source.look()
             found = await batch(events)
-            assert found[-1] == CaughtUp(2)
+            assert found[-1] == CaughtUp(2, 1)
             found += await batch(events)
-            assert found[-1] == CaughtUp(3)
+            assert found[-1] == CaughtUp(3, 2)
             assert any(isinstance(event, Chunk) and event.data.endswith(b"b") for event in found)
 
     async def test_an_unchanged_count_is_enough_only_if_all_it_counts_was_delivered(
@@ -535,9 +535,9 @@ class TestLooking:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 await used_up.wait()
             source.look()
-            assert await more == [Chunk(b"b", 1), CaughtUp(2)]
+            assert await more == [Chunk(b"b", 1), CaughtUp(2, 2)]
             source.look()
-            assert await batch(events) == [CaughtUp(2)]
+            assert await batch(events) == [CaughtUp(2, 3)]
             assert refusals.asked == 4
 
     async def test_without_a_count_it_reads(self, kernel: Securityfs, hold_open: bool) -> None:
@@ -549,9 +549,9 @@ class TestLooking:
             await asyncio.sleep(0)
             kernel.list.write_bytes(b"a")
             source.look()
-            assert await more == [Chunk(b"a", 0), CaughtUp(None)]
+            assert await more == [Chunk(b"a", 0), CaughtUp(None, 1)]
             source.look()
-            assert await batch(events) == [CaughtUp(None)]
+            assert await batch(events) == [CaughtUp(None, 2)]
 
     async def test_trimmed_meanwhile(self, kernel: Securityfs) -> None:
         kernel.append(b"aabb", 2)
@@ -560,7 +560,19 @@ class TestLooking:
             await batch(events)
             kernel.trim(b"bb", 1)
             source.look()
-            assert await batch(events) == [Restarted("trimmed"), Chunk(b"bb", 0), CaughtUp(1)]
+            assert await batch(events) == [Restarted("trimmed"), Chunk(b"bb", 0), CaughtUp(1, 1)]
+
+    async def test_questions_are_answered_by_another_iteration_too(
+        self, kernel: Securityfs, hold_open: bool
+    ) -> None:
+        """Who asked before the list was begun anew is not left without an answer."""
+        kernel.append(b"aabb", 2)
+        source = kernel.source(poll=NEVER, hold_open=hold_open)
+        async with aclosing(source.events(0)) as events:
+            await batch(events)
+            source.look()
+        async with aclosing(source.events(0)) as events:
+            assert await batch(events) == [Chunk(b"aabb", 0), CaughtUp(2, 1)]
 
 
 class TestUnavailable:

@@ -46,8 +46,8 @@ SNAPSHOT = Snapshot(
     records=154,
     dm_events={"table_load": 60, "device_resume": 58},
     devices=(
-        DeviceSeries("vg-root", "LVM-x", HASH_A, None, drift_active=False, drift_inactive=False),
-        DeviceSeries("image", "", HASH_A, HASH_B, drift_active=False, drift_inactive=True),
+        DeviceSeries("vg-root", "LVM-x", HASH_A, None, False, False, "both"),
+        DeviceSeries("image", "", HASH_A, HASH_B, False, True, "observed", "measured"),
     ),
     findings={("drift.inactive", "warning"): 2, ("list.restarted", "info"): 1},
     firing={"info": 0, "warning": 1, "critical": 0},
@@ -60,6 +60,8 @@ SNAPSHOT = Snapshot(
     mqtt_connected=True,
     reload_ok=False,
     source_up=True,
+    live_up=True,
+    observations=17,
 )
 EMPTY = Snapshot(
     records=0,
@@ -98,7 +100,7 @@ def series(text: str) -> dict[str, float]:
 
 
 def hostile_devices() -> Snapshot:
-    devices = [DeviceSeries(name, name, HASH_A, HASH_B, True, False) for name in HOSTILE]
+    devices = [DeviceSeries(name, name, HASH_A, HASH_B, True, False, "both", "observed") for name in HOSTILE]
     return dataclasses.replace(SNAPSHOT, devices=devices)
 
 
@@ -137,6 +139,11 @@ def test_every_metric_by_name_label_and_value() -> None:
         "dmimad_mqtt_connected": 1,
         "dmimad_config_last_reload_successful": 0,
         "dmimad_source_up": 1,
+        'dmimad_device_witness_info{device="vg-root",provenance="both",slot="active",uuid="LVM-x"}': 1,
+        'dmimad_device_witness_info{device="image",provenance="observed",slot="active",uuid=""}': 1,
+        'dmimad_device_witness_info{device="image",provenance="measured",slot="inactive",uuid=""}': 1,
+        "dmimad_live_up": 1,
+        "dmimad_live_observations_total": 17,
     }
 
 
@@ -154,11 +161,16 @@ def test_before_anything_happened() -> None:
         "dmimad_mqtt_connected": 0,
         "dmimad_config_last_reload_successful": 1,
         "dmimad_source_up": 0,
+        "dmimad_live_observations_total": 0,
     }
 
 
 def test_pcr_that_does_not_match_is_zero_not_absent() -> None:
     assert series(exposed(dataclasses.replace(SNAPSHOT, pcr_verified=False)))["dmimad_pcr_verified"] == 0
+
+
+def test_an_observer_that_is_down_is_zero_not_absent() -> None:
+    assert series(exposed(dataclasses.replace(SNAPSHOT, live_up=False)))["dmimad_live_up"] == 0
 
 
 def test_series_of_a_removed_device_go_away() -> None:
@@ -177,6 +189,7 @@ def test_types_and_help() -> None:
         "dmimad_dm_events_total",
         "dmimad_findings_total",
         "dmimad_outbox_dead_total",
+        "dmimad_live_observations_total",
     }
     assert types["dmimad_detection_latency_seconds"] == "histogram"
     assert set(types.values()) == {"counter", "gauge", "histogram"}
@@ -230,13 +243,19 @@ def test_hostile_names_come_back_unchanged() -> None:
     assert drift == {
         (name, name, slot): value for name in HOSTILE for slot, value in (("active", 1), ("inactive", 0))
     }
+    witnesses = {
+        (sample.labels["device"], sample.labels["slot"], sample.labels["provenance"])
+        for sample in families["dmimad_device_witness_info"].samples
+    }
+    expected = {("active", "both"), ("inactive", "observed")}
+    assert witnesses == {(name, *each) for name in HOSTILE for each in expected}
     assert [sample.value for sample in families["dmimad_source_up"].samples] == [1]
 
 
 def test_devices_that_share_a_name_share_series() -> None:
     twins = (
-        DeviceSeries("a", "u", HASH_A, None, drift_active=True, drift_inactive=False),
-        DeviceSeries("a", "u", HASH_A, HASH_B, drift_active=False, drift_inactive=False),
+        DeviceSeries("a", "u", HASH_A, None, True, False, "both"),
+        DeviceSeries("a", "u", HASH_A, HASH_B, False, False, "both", "observed"),
         DeviceSeries("a", "u", HASH_B, None, drift_active=False, drift_inactive=False),
     )
     found = series(exposed(dataclasses.replace(EMPTY, devices=twins)))  # which refuses what is there twice
@@ -247,6 +266,8 @@ def test_devices_that_share_a_name_share_series() -> None:
         f'dmimad_device_table_info{{device="a",hash="{HASH_A}",slot="active",uuid="u"}}': 1,
         f'dmimad_device_table_info{{device="a",hash="{HASH_B}",slot="active",uuid="u"}}': 1,
         f'dmimad_device_table_info{{device="a",hash="{HASH_B}",slot="inactive",uuid="u"}}': 1,
+        'dmimad_device_witness_info{device="a",provenance="both",slot="active",uuid="u"}': 1,
+        'dmimad_device_witness_info{device="a",provenance="observed",slot="inactive",uuid="u"}': 1,
     }
     assert found["dmimad_devices"] == 3
 

@@ -28,6 +28,8 @@ from tests.core.truth import load_texts, metadata
 MAX_OBSERVATIONS = 3
 #: What old kernels really do not measure.
 HOLE = "target.unmeasured"
+#: Of staged tables dmsetup was not asked.
+UNTOLD = "table.untold"
 
 
 # -- what is live --------------------------------------------------------------------------
@@ -144,6 +146,7 @@ class Watcher:
         """Another process goes on from what was stored, as JSON."""
         self._facts += self.tracker.knowledge.take_facts()
         document = json.loads(json.dumps(self.tracker.document()))
+        fused = json.loads(json.dumps(self.fusion.document()))
         devices = {
             device.key: json.loads(json.dumps(device_document(device)))
             for device in sorted(self.tracker.devices, key=lambda device: device.key)
@@ -151,6 +154,7 @@ class Watcher:
         self.tracker = Tracker(keep_facts=True)
         self.tracker.restore(document, devices, sorted(self._facts))
         self.fusion = Fusion(self.tracker)
+        self.fusion.restore(fused)
 
     @property
     def devices(self) -> dict[str, Device]:
@@ -159,11 +163,11 @@ class Watcher:
 
     @property
     def alarms(self) -> list[str]:
-        """What was found above info, but for the real hole."""
+        """What was found above info, but for the real hole, and for what the recorded steps do not tell."""
         return [
             f"{finding.severity} {finding.code} {finding.device}: {finding.message}"
             for finding in (*self.step_findings, *self.held.values())
-            if finding.severity is not Severity.INFO and finding.code != HOLE
+            if finding.severity is not Severity.INFO and finding.code not in (HOLE, UNTOLD)
         ]
 
 
@@ -190,13 +194,11 @@ def wrong(watcher: Watcher, kernel: Kernel, *, whole: bool = True) -> list[str]:
             ("active", ours.active, device.live, device.running),
             ("inactive", ours.inactive, device.staged, device.loaded),
         ):
-            if true is None or table is None:
-                found += (
-                    [f"{key}: {slot} is {table}, not {true}"] if (true is None) != (table is None) else []
-                )
-            elif not whole:
+            if (true is None) != (table is None):
+                found.append(f"{key}: {slot} is {table}, not {true}")
+            if true is None or table is None or not whole:
                 continue
-            elif table.hash != digest and table.hash not in hashes(kernel, device, true):
+            if table.hash != digest and table.hash not in hashes(kernel, device, true):
                 found.append(f"{key}: {slot} is {table.label}")
             elif table.hash not in watcher.tracker.knowledge.loaded and len(table.texts) < 2:
                 found.append(f"{key}: {slot} is {table.label}, which is unknown")

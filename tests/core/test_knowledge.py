@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dmimad.core import knowledge as module
 from dmimad.core.errors import MalformedError
 from dmimad.core.event import Identity, Metadata
+from dmimad.core.health import stable_digest
 from dmimad.core.knowledge import Fact, Knowledge, pack, unpack
 from dmimad.core.table import Fragment
 from tests.core.histories import BOUNDED
@@ -19,7 +20,17 @@ from tests.core.histories import BOUNDED
 HASH_A, HASH_B, HASH_C = b"a" * 32, b"b" * 32, b"c" * 32
 METADATA = Metadata(b"na,me\0\xff", b"", 253, 3, 2)
 OTHER = Metadata(b"", b"u", 253, 4, 1)
+#: Two loads that differ in what moves by itself.
+MOVING = tuple(
+    b"name=x;target_index=0,target_begin=0,target_len=8,target_name=verity,hash_failed=%s;" % state
+    for state in (b"V", b"C")
+)
 NEW = Identity(b"new", b"\0")
+
+
+#: Numbers that tests use: identities are asked for by number.
+NUMBERED = [(major, minor) for major in (*range(4), 253) for minor in range(5)]
+STABLE = stable_digest(OTHER, MOVING[:1])
 
 
 def filled() -> Knowledge:
@@ -27,6 +38,7 @@ def filled() -> Knowledge:
     known = Knowledge(keep_facts=True)
     known.note_record(b"r" * 20)
     known.note_load(HASH_A, METADATA)
+    known.note_load(HASH_C, OTHER, MOVING[:1])
     known.note_resume(HASH_A, METADATA)
     known.note_resume(HASH_B, METADATA)
     known.note_resume(HASH_A, METADATA)
@@ -45,6 +57,9 @@ def state(known: Knowledge) -> list[object]:
     return [
         set(known.records),
         set(known.loaded),
+        dict(known.stable_of),
+        dict(known.by_stable),
+        {number: set(known.identities(number)) for number in NUMBERED if known.identities(number)},
         set(known.resumed),
         set(known.removed),
         set(known.renamed),
@@ -60,7 +75,10 @@ def test_what_is_noted_is_known() -> None:
     known = filled()
     assert state(known) == [
         {b"r" * 20},
-        {HASH_A},
+        {HASH_A, HASH_C},
+        {HASH_C: STABLE},
+        {STABLE: HASH_C},
+        {(253, 3): {Identity(b"na,me\0\xff", b"")}, (253, 4): {Identity(b"", b"u")}},
         {HASH_A, HASH_B, HASH_C},
         {((253, 3), b"name"), (None, b"nameless")},
         {((253, 3), b"new", b"\0"), (None, b"", b"")},
@@ -95,7 +113,8 @@ def test_facts_are_taken_once_and_noted_once() -> None:
     known = filled()
     facts = known.take_facts()
     assert [kind for kind, _ in facts] == [
-        *("record", "loaded", "identity", "resumed", "resumed", "resumed", "resumed", "removed", "removed"),
+        *("record", "loaded", "identity", "loaded", "identity", "stable"),
+        *("resumed", "resumed", "resumed", "resumed", "removed", "removed"),
         *("renamed", "renamed", "fragment", "fragment", "fragment"),
     ]
     assert known.take_facts() == []
@@ -127,7 +146,12 @@ SHORT = st.binary(max_size=3)
 METADATAS = st.builds(Metadata, SHORT, SHORT, st.integers(0, 3), st.integers(0, 3), st.integers(0, 3))
 NOTES: st.SearchStrategy[Callable[[Knowledge], object]] = st.one_of(
     st.builds(lambda digest: lambda known: known.note_record(digest), SHORT),
-    st.builds(lambda digest: lambda known: known.note_load(digest, METADATA), SHORT),
+    st.builds(
+        lambda digest, metadata, texts: lambda known: known.note_load(digest, metadata, texts),
+        SHORT,
+        METADATAS,
+        st.sampled_from([(), (b"x",), MOVING[:1], MOVING[1:], MOVING]),
+    ),
     st.builds(
         lambda digest, metadata: lambda known: known.note_resume(digest, metadata),
         st.sampled_from([HASH_A, HASH_B, b""]),
@@ -208,6 +232,9 @@ def test_the_next_boot_knows_nothing_of_the_one_before() -> None:
         ("resumed", pack([b"1", HASH_A])),
         ("resumed", pack([b"x", HASH_A, b"n", b"u", b"1", b"2", b"3"])),
         ("resumed", pack([b"1", HASH_A, b"n", b"u", b"1", b"2", b"x"])),
+        ("stable", pack([b"1"])),
+        ("identity", pack([b"1", b"2", b"n"])),
+        ("identity", pack([b"1", b"x", b"n", b"u"])),
         ("removed", pack([b"1", b"x", b"n"])),
         ("removed", pack([b"1", b"2"])),
         ("renamed", pack([b"x", b"2", b"n", b"u"])),
@@ -236,6 +263,39 @@ def test_unpack_anything(value: bytes) -> None:
     except ValueError:
         return
     assert pack(parts) == value
+
+
+def test_of_tables_that_differ_in_what_moves_the_same_one_is_found() -> None:
+    """In whatever order they came: a restart must not change the answer."""
+    answers = set()
+    for digests in ((HASH_A, HASH_B), (HASH_B, HASH_A)):
+        known = Knowledge(keep_facts=True)
+        for digest, text in zip(digests, MOVING, strict=True):
+            known.note_load(digest, METADATA, (text,))
+        stable = stable_digest(METADATA, MOVING[:1])
+        assert stable is not None
+        assert known.stable_of == dict.fromkeys(digests, stable)
+        answers.add(known.by_stable[stable])
+    assert answers == {HASH_A}
+
+
+def test_identities_are_by_number_in_order_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_IDENTITIES_PER_NUMBER", 2)
+    known = Knowledge(keep_facts=True)
+    for index, name in enumerate((b"b", b"a", b"b", b"c")):
+        known.note_load(b"%d" % index, METADATA._replace(name=name, num_targets=index))
+    assert list(known.identities((253, 3))) == [Identity(b"b", b""), Identity(b"a", b"")]
+    assert list(known.identities((253, 4))) == []
+    assert not known.overflowed
+    assert [kind for kind, _ in known.take_facts()].count("identity") == 2
+
+
+def test_a_load_is_noted_once() -> None:
+    """The first time it is known: under which name, and with which text, says the first one."""
+    known = Knowledge(keep_facts=True)
+    known.note_load(HASH_A, METADATA)
+    known.note_load(HASH_A, OTHER, MOVING[:1])
+    assert (known.stable_of, list(known.identities(OTHER.device))) == ({}, [])
 
 
 def test_pack_is_as_documented() -> None:

@@ -163,7 +163,7 @@ def test_a_trimmed_list_is_gone_on_with() -> None:
         "a list that begins with record 2",
     )
     assert (host.monitor.position, host.monitor.retained(), host.monitor.trimmed) == (4, shown, 2)
-    assert host.monitor.records == 4
+    assert (host.monitor.records, host.monitor.dm_records) == (4, 2)
     host.kernel.load(b"a", BAD)
     assert host.look(30.0) == [("drift.inactive", "firing", "a")]
     assert host.last()["evidence"]["record"] == 4
@@ -431,6 +431,16 @@ def test_two_gaps_are_one_until_it_is_settled() -> None:
     assert host.last()["evidence"]["records"] == "5"
     assert host.last()["expected"] == "a list that begins with record 2"
     assert (host.monitor.trimmed, host.monitor.position) == (7, 7)
+
+
+def test_a_gap_behind_which_there_is_nothing_new_is_no_news() -> None:
+    """An empty list is read again, where everything was gone already."""
+    host = host_with()
+    host.lose(6)
+    assert host.compare(20.0) == (False, TRIMMED)
+    host.lose(6)
+    assert host.compare(21.0) == (False, [])
+    assert (host.monitor.gap, host.monitor.trimmed) == (False, 6)
 
 
 def test_after_a_gap_that_stays_trimming_is_counted_from_there() -> None:

@@ -64,7 +64,7 @@ def test_a_costly_observation_is_followed_by_a_long_rest() -> None:
 
 def test_the_interval_holds_whatever_an_observation_costs() -> None:
     pacing = quiet_host()
-    pacing.done(START + 5.0, settled=False, took_seconds=20.0)
+    pacing.done(START + 5.0, settled=True, took_seconds=20.0)
     pacing.ask(START + 5.1)
     assert pacing.due() == START + 5.0 + INTERVAL
 
@@ -128,10 +128,13 @@ def test_a_settled_observation_ends_the_repetition_and_the_growth() -> None:
     assert pacing.due() == START + GAP
 
 
-def test_an_unsettled_costly_observation_rests_too() -> None:
+def test_an_unsettled_costly_observation_is_confirmed_without_a_long_rest() -> None:
     pacing = quiet_host()
     pacing.done(START, settled=False, took_seconds=1.0)
-    assert pacing.due() == START + REST_FACTOR
+    assert pacing.due() == START + 1.0
+    pacing.done(START + 2.0, settled=True, took_seconds=1.0)
+    pacing.ask(START + 2.5)
+    assert pacing.due() == START + 2.0 + REST_FACTOR
 
 
 def test_activity_does_not_wait_for_a_long_backoff() -> None:
