@@ -37,6 +37,7 @@ from dmimad.core.errors import (
     AdapterError,
     BaselineError,
     DmimadError,
+    InternalError,
     ListGapError,
     ResumeError,
     SettingsError,
@@ -139,11 +140,8 @@ class Daemon:
         """Run until `stop`.  Raises DmimadError where there is no point in going on."""
         try:
             await self._run()
-        except* DmimadError as group:
-            error: BaseException = group
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
-            raise error from None
+        except Exception as error:  # the boundary: what ends the daemon is told in one line
+            raise _cause(error) from None
         finally:
             self._store.close()
 
@@ -519,6 +517,18 @@ class Daemon:
             live_up=None if self._live is None else self._live.up,
             observations=monitor.observations,
         )
+
+
+def _cause(error: Exception) -> DmimadError:
+    """What ended the daemon: of several errors one that was foreseen, else the first."""
+    leaves: list[Exception] = [error]
+    while any(isinstance(leaf, ExceptionGroup) for leaf in leaves):
+        leaves = [
+            part
+            for leaf in leaves
+            for part in (leaf.exceptions if isinstance(leaf, ExceptionGroup) else [leaf])
+        ]
+    return next((leaf for leaf in leaves if isinstance(leaf, DmimadError)), None) or InternalError(leaves[0])
 
 
 def _policy(settings: Settings) -> Policy:

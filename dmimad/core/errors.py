@@ -7,6 +7,7 @@
     │   └── ListGapError     the list was trimmed, and the last record read is not in it any more
     ├── BaselineError        a baseline file that is not usable
     ├── SettingsError        a settings file that is not usable
+    ├── InternalError        a bug of dmimad's own
     └── AdapterError         the outside world: a file, a socket, a broker, a database
 
 Each message is one line that says what, where and what to do; the attributes carry the
@@ -80,3 +81,22 @@ class AdapterError(DmimadError):
         self.what = what
         self.where = where
         self.remedy = remedy
+
+
+class InternalError(DmimadError):
+    """Something that cannot happen did: a bug.
+
+    Args:
+        error: what was raised; where it was is taken from its traceback.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        traceback, where = error.__traceback__, "an unknown place"
+        while traceback is not None:
+            where = f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"
+            traceback = traceback.tb_next
+        text = " ".join(str(error).split())
+        super().__init__(
+            f"internal error: {type(error).__name__}: {text} (at {where}); "
+            "nothing stored is lost; start it again, and report this"
+        )

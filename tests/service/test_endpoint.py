@@ -88,6 +88,8 @@ class TestMetrics:
                 series("dmimad_device_drift", slot="inactive", **labels): 1,
                 series("dmimad_device_table_info", slot="active", hash=load_hash(records[5]), **labels): 1,
                 series("dmimad_device_table_info", slot="inactive", hash=load_hash(records[7]), **labels): 1,
+                series("dmimad_device_witness_info", slot="active", provenance="measured", **labels): 1,
+                series("dmimad_device_witness_info", slot="inactive", provenance="measured", **labels): 1,
             }
             assert found[series("dmimad_devices")] == 1
             host.append(b"".join(records[8:11]))

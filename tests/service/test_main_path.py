@@ -144,6 +144,7 @@ class TestGrowingList:
                     "template_digest": template_digest(records[6]),
                     "event": "device_resume",
                     "baseline": f"{approving.baseline / 'main.toml'}:2",
+                    "witness": "measured",
                 },
             },
         }
@@ -194,6 +195,7 @@ class TestRetained:
                     "num_targets": 1,
                     "provenance": "measured",
                     "record": 6,
+                    "targets": [{"begin": 0, "length": 16, "type": "linear"}],
                 },
                 "inactive": {
                     "hash": load_hash(records[7]),
@@ -202,7 +204,11 @@ class TestRetained:
                     "num_targets": 1,
                     "provenance": "measured",
                     "record": 7,
+                    "targets": [{"begin": 0, "length": 16, "type": "linear"}],
                 },
+                "live": False,
+                "suspended": None,
+                "event_nr": None,
                 "verdict": "drift",
                 "drift": {"active": True, "inactive": False},
             }

@@ -7,6 +7,8 @@ from pathlib import Path
 SCENARIOS = Path(__file__).with_name("scenarios")
 #: Scenarios that measure and prove nothing: for benchmarks/detection.py.
 MEASURING = frozenset({"latency"})
+#: Scenarios after which the list no longer tells what others need of it.
+LAST = frozenset({"trimming"})
 
 
 def tested_scenarios() -> tuple[str, ...]:
@@ -15,5 +17,6 @@ def tested_scenarios() -> tuple[str, ...]:
 
 
 def scenario_names(folder: Path = SCENARIOS) -> tuple[str, ...]:
-    """Their names, sorted; names that begin with an underscore are shared code."""
-    return tuple(sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")))
+    """Their names in the order to run them; names that begin with an underscore are shared code."""
+    names = (path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+    return tuple(sorted(names, key=lambda name: (name in LAST, name)))
