@@ -80,6 +80,7 @@ class LiveWitness:
         self._wall_clock = wall_clock
         self._log = log
         self._asked = asyncio.Event()
+        self._answered = asyncio.Event()
         self._active: set[tuple[int, int]] = set()
         self._problem = ""
 
@@ -114,6 +115,7 @@ class LiveWitness:
             self._log.warning("uevents_unavailable", problem=str(error), instead="the list and the interval")
 
     async def _hear_polls(self) -> None:
+        await self._answered.wait()  # where there is no observer, that is said once, by who observes
         async with aclosing(self._client.activity()) as activity:
             async for _ in activity:
                 self.ask()
@@ -161,6 +163,7 @@ class LiveWitness:
         if not self.up:
             self._log.info("live_witness_available")
         self.up, self._problem = True, ""
+        self._answered.set()
 
 
 class PcrWitness:

@@ -379,15 +379,17 @@ async def test_without_uevents_it_learns_from_the_list_and_dm_poll() -> None:
 async def test_cancelled_it_closes_what_it_opened(wake_ups: bool, hanging: bool) -> None:
     stage = Stage(wake_ups=wake_ups)
     stage.client.hanging = hanging
+    watching = wake_ups and not hanging  # an observer that has not answered is not asked for more
     async with stage.running() as diary:
         await diary.reads("observe" if hanging else "commit", 1)
-        if wake_ups:
+        if watching:
             await diary.reads("watch", 1)
+        if wake_ups:
             await diary.reads("listen", 1)
     assert stage.client.closed == 1
     assert diary.count("close uevents") == wake_ups
-    assert diary.count("unwatch") == wake_ups
-    if wake_ups:
+    assert diary.count("unwatch") == watching
+    if watching:
         assert diary.entries.index("unwatch") < diary.entries.index("close client")
 
 
