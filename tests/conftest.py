@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,12 @@ import pytest
 CORPUS = Path(__file__).parent / "corpus"
 # Debian keeps daemons where a user's PATH does not look.
 PROGRAM_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+
+
+def pytest_configure() -> None:
+    """Programs started here are to be interruptible, also where the shell ignores SIGINT for a job behind &."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def find_program(name: str, package: str) -> str:
