@@ -15,7 +15,7 @@ PROGRAM_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin",
 
 
 def pytest_configure() -> None:
-    """Programs started here are to be interruptible, also where the shell ignores SIGINT for a job behind &."""
+    """Programs started here can be interrupted, also where the shell ignores SIGINT for a job behind &."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
