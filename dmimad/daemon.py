@@ -57,6 +57,8 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _COMMIT_SECONDS = 1.0
 #: So long may an observation take, the start of an observer of our own included, on a host with no time left.
 _OBSERVATION_SECONDS = 30.0
+#: A task that has not ended so long after it was cancelled is cancelled again.
+_CANCEL_AGAIN_SECONDS = 5.0
 #: Try again to store after this long, if that failed.
 _STORE_RETRY_SECONDS = 1.0
 
@@ -172,9 +174,7 @@ class Daemon:
                 await self._stop.wait()
                 self._service.stopping()
                 self._log.info("stopping")
-                for task in (*tasks, self._watching, self._publishing):
-                    if task is not None:
-                        task.cancel()
+                await _end(*tasks, self._watching, self._publishing)
         finally:
             if metrics is not None:
                 await metrics.stop()
@@ -406,9 +406,7 @@ class Daemon:
 
     async def _watch_elsewhere(self) -> None:
         """The baseline directory is another one."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
+        await _end(self._watching)
         self._watch = self._make_watch()
         self._watching = self._group.create_task(self._watch_baseline(), name="baseline watch")
 
@@ -459,8 +457,7 @@ class Daemon:
         self.monitor.set_policy(_policy(self.settings), self._outside.wall_clock())
         self.commit()
         if new.mqtt != old.mqtt and self._publishing is not None:
-            self._publishing.cancel()
-            await asyncio.wait([self._publishing])
+            await _end(self._publishing)
             self._start_publisher()
         elif new.mqtt != old.mqtt:
             self._start_publisher()
@@ -517,6 +514,15 @@ class Daemon:
             live_up=None if self._live is None else self._live.up,
             observations=monitor.observations,
         )
+
+
+async def _end(*tasks: asyncio.Task[None] | None) -> None:
+    """Cancel tasks until they end: Python 3.11 loses a cancellation that comes just as a wait_for() ends."""
+    left = {task for task in tasks if task is not None}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=_CANCEL_AGAIN_SECONDS)
 
 
 def _cause(error: Exception) -> DmimadError:

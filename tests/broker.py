@@ -293,5 +293,6 @@ async def subscribed_to(broker: Broker, **options: Any) -> AsyncIterator[Subscri
         await subscriber.resubscribed()
         yield subscriber
     finally:
-        task.cancel()
-        await asyncio.wait([task])
+        while not task.done():
+            task.cancel()  # again and again: Python 3.11 loses one that comes just as a wait_for() ends
+            await asyncio.wait([task], timeout=1.0)
