@@ -354,6 +354,7 @@ def test_what_a_record_touched_is_not_believed_for_being_seen_often() -> None:
         {"expected": [[254, 0, "active"]]},
         {"recognised": [[254, 0, "active", "xy"]]},
         {"recognised": [254]},
+        {"recognised": [[254, 0, "ab"]]},
     ],
     ids=str,
 )
