@@ -11,7 +11,7 @@ MEASURING = frozenset({"latency"})
 LAST = frozenset({"trimming"})
 
 
-def tested_scenarios() -> tuple[str, ...]:
+def scenarios_to_pass() -> tuple[str, ...]:
     """Those that pass or fail."""
     return tuple(name for name in scenario_names() if name not in MEASURING)
 
