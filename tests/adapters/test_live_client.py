@@ -437,7 +437,8 @@ async def test_a_child_of_our_own() -> None:
         assert child.returncode == -signal.SIGKILL
         child = reach._child
         assert child is not None
-    assert child.returncode == 0
+    # It ends for the closed connection, or for the signal that comes with it, whichever it meets first.
+    assert child.returncode in (0, -signal.SIGTERM)
 
 
 async def test_a_child_ends_with_the_connection() -> None:
