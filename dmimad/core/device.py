@@ -201,13 +201,18 @@ def _with_slots(
     )
 
 
+def former_names(device: Device, another: Identity) -> tuple[Identity, ...]:
+    """The names a device had, and another one; the oldest is forgotten if there are too many."""
+    return (*device.former, another)[-MAX_FORMER_NAMES:]
+
+
 def _renamed(device: Device, new: Identity, *, both: bool) -> Device:
     def carry(table: Table | None) -> Table | None:
         return None if table is None else table._replace(name=new.name, uuid=new.uuid)
 
     former = device.former
     if new != (device.name, device.uuid):
-        former = (*former, Identity(device.name, device.uuid))[-MAX_FORMER_NAMES:]
+        former = former_names(device, Identity(device.name, device.uuid))
     inactive = carry(device.inactive) if both else device.inactive
     active = carry(device.active)
     return device._replace(name=new.name, uuid=new.uuid, active=active, inactive=inactive, former=former)

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from dmimad.core.checkpoint import Document, hexadecimal, integer, items, read_table, table_document
-from dmimad.core.device import MAX_FORMER_NAMES, Device, Dialect
+from dmimad.core.device import Device, Dialect, former_names
 from dmimad.core.errors import MalformedError
 from dmimad.core.event import Identity, printable
 from dmimad.core.finding import Finding, Severity, make_finding
@@ -307,7 +307,7 @@ class Fusion:
         same_uuid = live.uuid == tracked.uuid != b""
         uuid_set = live.name == tracked.name and not tracked.uuid
         if same_uuid or uuid_set or self._tracker.knowledge.was_renamed(number, identity):
-            former = (*tracked.former, Identity(tracked.name, tracked.uuid))[-MAX_FORMER_NAMES:]
+            former = former_names(tracked, Identity(tracked.name, tracked.uuid))
             return _Proposal(tracked._replace(name=live.name, uuid=live.uuid, former=former), None)
         return _Proposal(_new(number, identity, at), tracked)
 
@@ -457,7 +457,7 @@ def _remember_name(proposal: _Proposal, identity: Identity) -> None:
     """Older kernels' records will carry the name that a table was loaded under."""
     device = proposal.device
     if identity != (device.name, device.uuid) and identity not in device.former:
-        proposal.device = device._replace(former=(*device.former, identity)[-MAX_FORMER_NAMES:])
+        proposal.device = device._replace(former=former_names(device, identity))
 
 
 def _health(slot: Slot, found: Recognised, live: LiveDevice) -> Finding | None:

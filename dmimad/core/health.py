@@ -30,12 +30,8 @@ VOLATILE: dict[str, re.Pattern[str]] = {
     "snapshot-merge": re.compile(r"snap_valid|snap_merge_failed|snapshot_overflowed"),
     "cache": re.compile(r"metadata_mode|no_discard_passdown"),
 }
-#: Any of them, in the text of a load: most tables have none and need no further look.
-_ANY = re.compile(
-    rb",(?:hash_failed|mirror_device_[0-9_]+status|log_type_status|raid_state|raid_device_[0-9_]+status|"
-    rb"stripe_[0-9_]+status|pg_state_|is_active_|fail_count_|path_selector_status_|snap_valid|"
-    rb"snap_merge_failed|snapshot_overflowed|metadata_mode|no_discard_passdown)"
-)
+#: A target that has any, in the text of a load: most tables have none and need no further look.
+_ANY = re.compile(b",target_name=(?:%s)," % "|".join(VOLATILE).encode())
 #: Attribute (without its number) -> values that mean that nothing is wrong.
 _HEALTHY: dict[str, frozenset[str]] = {
     "hash_failed": frozenset({"V"}),

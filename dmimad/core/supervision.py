@@ -63,6 +63,7 @@ class Supervision:
         self._judgements: dict[str, Judgement] = {}
         self._evidence: dict[str, dict[int, tuple[str, str]]] = {}
         self._documents: dict[str, bytes] = {}
+        self._outdated: dict[str, Device] = {}  # devices whose documents are made when they are asked for
 
     def restore(self, holding: Iterable[Alert], evidence: Document) -> None:
         """Take over what alerts held before a restart, and the stored evidence; raises MalformedError."""
@@ -164,6 +165,7 @@ class Supervision:
         self._judgements.pop(device.key, None)
         self._evidence.pop(device.key, None)
         self._documents.pop(device.key, None)
+        self._outdated.pop(device.key, None)
         self.changed.add(device.key)
 
     # -- all of them -----------------------------------------------------------------------
@@ -241,17 +243,20 @@ class Supervision:
     # -- what there is to see --------------------------------------------------------------
 
     def view(self, device: Device) -> None:
-        """Renew the device's document."""
-        judgement = self._judgements.get(device.key)
-        if judgement is None:
-            judgement = judge(device, self.baseline, report_unexpected=self.report_unexpected)
-            self._judgements[device.key] = judgement
-        number = number_of(device)
-        live = None if number is None else self.live.get(number)
-        self._documents[device.key] = device_view(device, judgement, live)
+        """Renew the device's document, before it is asked for the next time."""
+        if device.key not in self._judgements:
+            self._judgements[device.key] = judge(
+                device, self.baseline, report_unexpected=self.report_unexpected
+            )
+        self._outdated[device.key] = device
 
     def retained(self, host: str) -> Mapping[str, bytes]:
         """Topic -> retained payload, for every device that exists."""
+        for key, device in self._outdated.items():
+            number = number_of(device)
+            live = None if number is None else self.live.get(number)
+            self._documents[key] = device_view(device, self._judgements[key], live)
+        self._outdated = {}
         return {cloudevent.device_topic(host, key): payload for key, payload in self._documents.items()}
 
     def series(self, device: Device) -> DeviceSeries:

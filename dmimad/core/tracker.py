@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from dmimad.core.checkpoint import Document, integer, items, load_document, read_device, read_load, table
-from dmimad.core.device import MAX_FORMER_NAMES, Device, Dialect, advance
+from dmimad.core.device import Device, Dialect, advance, former_names
 from dmimad.core.dialect import DialectEvidence
 from dmimad.core.errors import MalformedError
 from dmimad.core.event import (
@@ -384,7 +384,7 @@ class Tracker:
         if self.dialect is not Dialect.ORDERED and (metadata.name, metadata.uuid) == expected:
             return device
         self.registry.forget_name(device)
-        former = (*device.former, Identity(device.name, device.uuid))[-MAX_FORMER_NAMES:]
+        former = former_names(device, Identity(device.name, device.uuid))
         return device._replace(name=metadata.name, uuid=metadata.uuid, former=former)
 
     def _recall(

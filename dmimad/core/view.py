@@ -5,13 +5,15 @@ Source: none; the shapes are a promise (``docs/mqtt.md``).  Decides nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dmimad.core import cloudevent
 from dmimad.core.device import Device
 from dmimad.core.drift import Judgement
 from dmimad.core.event import printable
-from dmimad.core.observation import LiveDevice, LiveTable
+from dmimad.core.observation import LiveDevice, LiveTable, LiveTarget
 from dmimad.core.snapshot import DeviceSeries
-from dmimad.core.table import Provenance, Table, parse_targets
+from dmimad.core.table import Provenance, Table, Target, parse_targets
 
 #: Targets told of one table; a table may have a million.
 MAX_TARGETS_TOLD = 1024
@@ -43,7 +45,6 @@ def _slot_view(slot: Table | None, record: int, live: LiveTable | None) -> dict[
     if slot is None:
         return None
     observed = slot.provenance is Provenance.OBSERVED
-    targets = _targets(slot, live)
     return {
         "hash": slot.label,
         "name": printable(slot.name),
@@ -51,20 +52,17 @@ def _slot_view(slot: Table | None, record: int, live: LiveTable | None) -> dict[
         "num_targets": slot.num_targets,
         "provenance": slot.provenance.value,
         "record": None if observed else record,
-        "targets": targets[:MAX_TARGETS_TOLD],
+        "targets": _targets(slot, live),
     }
 
 
 def _targets(slot: Table, live: LiveTable | None) -> list[dict[str, object]]:
     """As the kernel holds them if the slot has been seen; the list does not tell an opaque one's type."""
-    if slot.provenance is not Provenance.MEASURED and live is not None and live.targets is not None:
-        return [
-            {"begin": target.begin_sectors, "length": target.length_sectors, "type": target.type}
-            for target in live.targets
-        ]
+    seen = None if live is None or slot.provenance is Provenance.MEASURED else live.targets
+    targets: Sequence[Target | LiveTarget] = parse_targets(slot.texts) if seen is None else seen
     return [
         {"begin": target.begin_sectors, "length": target.length_sectors, "type": target.type}
-        for target in parse_targets(slot.texts)
+        for target in targets[:MAX_TARGETS_TOLD]
     ]
 
 
