@@ -39,6 +39,8 @@ port = {mqtt_port}
 [metrics]
 address = "{host}"
 port = {metrics_port}
+[control]
+socket = ""
 [state]
 directory = "{directory}/state"
 [baseline]
@@ -46,6 +48,8 @@ directory = "{directory}/baseline.d"
 unexpected_devices = false
 [alerts]
 hold_off_seconds = 0.0
+storm_threshold = 0
+flap_threshold = 0
 [log]
 level = "warning"
 """

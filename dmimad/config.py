@@ -93,6 +93,11 @@ def _check_address(value: str) -> str:
     return ""
 
 
+def _check_user(value: str) -> str:
+    fine = re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,255}\$?", value)
+    return "" if fine else "must be names or ids of users"
+
+
 def _check_username(value: str) -> str:
     return "must not contain a NUL character" if "\0" in value else ""
 
@@ -236,6 +241,20 @@ class MetricsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ControlSettings:
+    """The socket that `dmimad status` and `dmimad maintenance` talk to."""
+
+    socket: str = _setting(
+        "/run/dmimad/control.sock", "Where to listen; empty: nowhere.", check=_check_optional_path, file=True
+    )
+    users: tuple[str, ...] = _setting(
+        (),
+        "Users, by name or id, who may ask too; only root and the daemon's own user may change anything.",
+        check=_check_user,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class StateSettings:
     """What survives a restart."""
 
@@ -256,7 +275,7 @@ class BaselineSettings:
     )
     trusted_keys: tuple[str, ...] = _setting(
         (),
-        "Ed25519 public key files that baselines must be signed with; empty: unsigned ones are accepted.",
+        "Ed25519 public keys, files or directories, to sign baselines with; empty: they need no signature.",
         check=_check_path,
         file=True,
     )
@@ -269,6 +288,19 @@ class AlertSettings:
 
     hold_off_seconds: float = _setting(
         2.0, "How long a drift must last before it is an alert.", minimum=0.0, maximum=86400.0
+    )
+    storm_threshold: int = _setting(
+        20, "More alerts than this within the window are told as one; 0: never.", minimum=0, maximum=1000
+    )
+    storm_window_seconds: float = _setting(10.0, "The window of a storm.", minimum=0.1, maximum=3600.0)
+    flap_threshold: int = _setting(
+        4,
+        "An alert that fires so often within the window is flapping and told as one; 0: never.",
+        minimum=0,
+        maximum=1000,
+    )
+    flap_window_seconds: float = _setting(
+        600.0, "The window of flapping, and how quiet it must be for its end.", minimum=1.0, maximum=86400.0
     )
     signing_key_file: str = _setting(
         "",
@@ -302,6 +334,7 @@ class Settings:
     tpm: TpmSettings = TpmSettings()
     mqtt: MqttSettings = MqttSettings()
     metrics: MetricsSettings = MetricsSettings()
+    control: ControlSettings = ControlSettings()
     state: StateSettings = StateSettings()
     baseline: BaselineSettings = BaselineSettings()
     alerts: AlertSettings = AlertSettings()

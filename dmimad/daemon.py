@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmimad import __version__
-from dmimad.adapters.baseline_files import read_baseline
+from dmimad.adapters.block_names import BlockNames
+from dmimad.adapters.control.server import ControlServer, user_ids
 from dmimad.adapters.directory_watch import DirectoryWatch
 from dmimad.adapters.file_list import FileList
 from dmimad.adapters.ima_list import KernelList, is_kernel_list
@@ -31,7 +32,11 @@ from dmimad.adapters.service import ServiceManager
 from dmimad.adapters.store import Store
 from dmimad.adapters.tpm import Tpm
 from dmimad.adapters.uevents import Uevents
-from dmimad.config import DEFAULT_FILE, Settings, load
+from dmimad.baselines import Baselines, signer, trusted_keys
+from dmimad.config import Settings
+from dmimad.control import answers
+from dmimad.core.backing import Names, no_names
+from dmimad.core.baseline import Baseline
 from dmimad.core.commit import Message
 from dmimad.core.errors import (
     AdapterError,
@@ -40,12 +45,14 @@ from dmimad.core.errors import (
     InternalError,
     ListGapError,
     ResumeError,
-    SettingsError,
+    SignatureError,
 )
 from dmimad.core.monitor import Monitor, Policy
 from dmimad.core.pacing import Pacing
+from dmimad.core.signed_baseline import SUFFIX
 from dmimad.core.snapshot import Snapshot
 from dmimad.core.source import CaughtUp, Chunk, Restarted, SourceEvent, Unavailable
+from dmimad.core.status import Surroundings
 from dmimad.witnesses import LiveWitness, PcrWitness
 
 if TYPE_CHECKING:
@@ -74,20 +81,8 @@ class Outside:
     random: random.Random = field(default_factory=random.Random)
     boot_id: Path = BOOT_ID
     tpm: Path = TPM_CLASS
+    block_names: Names = field(default_factory=BlockNames)
     set_log_level: Callable[[str], None] = lambda _: None
-
-
-def load_supported(file: Path | None) -> Settings:
-    """The settings in ``file``, refusing what this version would silently not do; raises SettingsError."""
-    settings = load(file)
-    for key, value in (
-        ("baseline.trusted_keys", settings.baseline.trusted_keys),
-        ("alerts.signing_key_file", settings.alerts.signing_key_file),
-    ):
-        if value:
-            reason = "signatures are not supported by this version; leave it empty"
-            raise SettingsError(str(file or DEFAULT_FILE), reason, key=key)
-    return settings
 
 
 class _Replaced(Exception):
@@ -112,10 +107,16 @@ class Daemon:
         self._source = self._make_source()
         self._watch = self._make_watch()
         self._watching: asyncio.Task[None] | None = None
-        baseline = read_baseline(Path(settings.baseline.directory))
-        self.monitor = Monitor(_policy(settings), baseline, self._boot())
-        self.feeding = asyncio.Lock()
+        keys, sign = trusted_keys(settings), signer(settings)
         self._store = Store.open(Path(settings.state.directory))
+        try:
+            self._baselines = Baselines(self._store.approved(), keys)
+            baseline = self._first_baseline()
+        except BaseException:
+            self._store.close()
+            raise
+        self.monitor = Monitor(_policy(settings), baseline, self._boot(), sign=sign, names=self._names())
+        self.feeding = asyncio.Lock()
         self._retained: Mapping[str, bytes] = {}
         self._publisher: Publisher | None = None
         self._publishing: asyncio.Task[None] | None = None
@@ -132,7 +133,7 @@ class Daemon:
         self._count: int | None = None
         self._source_up = False
         self._ever_read = False
-        self._settings_ok = self._baseline_ok = True
+        self._settings_ok = True
         self._store_problem = ""
         self._broken = ""
 
@@ -153,6 +154,7 @@ class Daemon:
         self._log.info(
             "started", version=__version__, host=self.settings.host.id, source=self.settings.source.path
         )
+        control = self._open_control()
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
@@ -162,6 +164,8 @@ class Daemon:
                     group.create_task(self._feed_watchdog(), name="watchdog"),
                 ]
                 self._group = group
+                if control is not None:
+                    tasks.append(group.create_task(control.run(), name="control"))
                 tasks += [
                     group.create_task(witness.run(), name=name)
                     for name, witness in (("live witness", self._live), ("pcr", self._pcr))
@@ -176,6 +180,8 @@ class Daemon:
                 self._log.info("stopping")
                 await _end(*tasks, self._watching, self._publishing)
         finally:
+            if control is not None:
+                control.close()
             if metrics is not None:
                 await metrics.stop()
 
@@ -223,8 +229,13 @@ class Daemon:
             log=self._log,
         )
 
+    def _names(self) -> Names:
+        """What this host's block devices are called; a mirrored list is of another host."""
+        return self._outside.block_names if isinstance(self._source, KernelList) else no_names
+
     def _make_watch(self) -> DirectoryWatch:
-        return DirectoryWatch(Path(self.settings.baseline.directory), log=self._log, suffix=".toml")
+        directory, suffixes = Path(self.settings.baseline.directory), (".toml", ".toml" + SUFFIX)
+        return DirectoryWatch(directory, log=self._log, suffix=suffixes)
 
     def _boot(self) -> str:
         """What tells this boot's records from another's; a mirrored file tells by its content alone."""
@@ -245,8 +256,36 @@ class Daemon:
             self._log.info("reading_from_start", reason=str(error))
             self.monitor.start_over(self._boot(), self._outside.wall_clock(), str(error))
             offset = 0
+        self._judge_signatures()
         self._retained = self.monitor.retained()
         return offset
+
+    def _first_baseline(self) -> Baseline:
+        """The one to start with: without a good one in the directory, the last good one where there is one.
+
+        Raises:
+            BaselineError, AdapterError: there is none, and that is not for want of a signature.
+        """
+        self._baseline_ok, self._unsigned = True, ""
+        try:
+            return self._baselines.read(Path(self.settings.baseline.directory))
+        except (BaselineError, AdapterError) as error:
+            last = self._baselines.last_good()
+            if last is None and not isinstance(error, SignatureError):
+                raise
+            self._baseline_ok = False
+            self._unsigned = str(error) if isinstance(error, SignatureError) else ""
+            kept = "none: there is no last good one" if last is None else "the last good one"
+            self._log.error("baseline_refused", problem=str(error), kept=kept)
+            return Baseline() if last is None else last
+
+    def _judge_signatures(self) -> None:
+        """Say whether the baseline directory is signed as it must be."""
+        now = self._outside.wall_clock()
+        if self._unsigned:
+            self.monitor.hold_baseline(self._unsigned, now)
+        elif self._baseline_ok:
+            self.monitor.cease_baseline(now)
 
     # -- the pipeline ----------------------------------------------------------------------
 
@@ -356,6 +395,7 @@ class Daemon:
         """Store what there is; if that fails, it is kept and tried again."""
         commit = self.monitor.commit()
         try:
+            self._baselines.save(self._store)
             self._store.commit(commit)
         except AdapterError as error:
             if str(error) != self._store_problem:
@@ -413,16 +453,21 @@ class Daemon:
     def _reload_baseline(self) -> bool:
         """Another baseline, or the last good one if this one is refused."""
         try:
-            baseline = read_baseline(Path(self.settings.baseline.directory))
+            baseline = self._baselines.read(Path(self.settings.baseline.directory))
         except (BaselineError, AdapterError) as error:
             self._baseline_ok = False
             self._log.error("baseline_refused", problem=str(error), kept="the last good one")
+            if isinstance(error, SignatureError):
+                self._unsigned = str(error)
+                self._judge_signatures()
+                self.commit()
             return False
-        self._baseline_ok = True
+        self._baseline_ok, self._unsigned = True, ""
+        self._judge_signatures()
         if baseline != self.monitor.baseline:
             self.monitor.set_baseline(baseline, self._outside.wall_clock())
             self._log.info("baseline_loaded", entries=len(baseline.entries))
-            self.commit()
+        self.commit()
         return True
 
     async def _keep_reloading(self) -> None:
@@ -440,16 +485,18 @@ class Daemon:
 
     async def _reload_settings(self) -> None:
         new = self._outside.load_settings()
+        keys, sign = trusted_keys(new), signer(new)
         old = self.settings
         fixed = {
             name: (getattr(old, name), getattr(new, name))
-            for name in ("host", "source", "state", "metrics", "live", "tpm")
+            for name in ("host", "source", "state", "metrics", "control", "live", "tpm")
         }
         waiting = sorted(name for name, (before, after) in fixed.items() if before != after)
         if waiting:
             self._log.warning("restart_needed", sections=waiting)
         self.settings = replace(new, **{name: before for name, (before, _) in fixed.items()})
         self._outside.set_log_level(self.settings.log.level)
+        self._baselines.keys, self.monitor.sign = keys, sign
         if new.baseline.directory != old.baseline.directory:
             await self._watch_elsewhere()
         if self._reload_baseline():
@@ -481,6 +528,53 @@ class Daemon:
             self._service.alive()
             await asyncio.sleep(interval)
 
+    # -- the control socket ----------------------------------------------------------------
+
+    def _open_control(self) -> ControlServer | None:
+        """That nobody can ask is no reason not to monitor."""
+        settings = self.settings.control
+        if not settings.socket:
+            return None
+        users, unknown = user_ids(settings.users)
+        for name in unknown:
+            self._log.warning("control_user_unknown", user=name, remedy="correct control.users")
+        server = ControlServer(
+            Path(settings.socket),
+            answers(self, self._outside.wall_clock, self._log),
+            users=users,
+            log=self._log,
+            monotonic=self._outside.monotonic,
+        )
+        try:
+            server.listen()
+        except AdapterError as error:
+            self._log.warning("control_unavailable", problem=str(error))
+            return None
+        return server
+
+    def surroundings(self) -> Surroundings:
+        """What a status tells beside what the monitor knows."""
+        return Surroundings(
+            version=__version__,
+            source=self.settings.source.path,
+            source_up=self._source_up,
+            lag=self._lag(),
+            live_up=None if self._live is None else self._live.up,
+            mqtt_connected=None if self._publisher is None else self._publisher.connected,
+            outbox_pending=self._store.pending_count(),
+            outbox_dead=self._store.dead_count(),
+            store_problem=self._store_problem,
+            settings_accepted=self._settings_ok,
+            baseline_accepted=self._baseline_ok,
+            baseline_directory=self.settings.baseline.directory,
+        )
+
+    def _lag(self) -> int | None:
+        """Records that are in the list and not processed yet."""
+        if self._count is None:
+            return None
+        return max(self._count + self.monitor.trimmed - self.monitor.position, 0)
+
     # -- metrics ---------------------------------------------------------------------------
 
     async def _serve_metrics(self) -> MetricsServer | None:
@@ -503,7 +597,7 @@ class Daemon:
             findings=dict(monitor.findings),
             firing=monitor.firing(),
             position=monitor.position,
-            lag=None if self._count is None else max(self._count + monitor.trimmed - monitor.position, 0),
+            lag=self._lag(),
             pcr_verified=monitor.pcr_verified,
             last_read=monitor.last_read,
             outbox_pending=self._store.pending_count(),
@@ -543,4 +637,8 @@ def _policy(settings: Settings) -> Policy:
         settings.alerts.hold_off_seconds,
         settings.baseline.unexpected_devices,
         settings.source.trim_expected,
+        settings.alerts.storm_threshold,
+        settings.alerts.storm_window_seconds,
+        settings.alerts.flap_threshold,
+        settings.alerts.flap_window_seconds,
     )

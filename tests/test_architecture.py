@@ -15,6 +15,7 @@ ROOT = Path(dmimad.__file__).parent
 CORE_MAY_IMPORT = {
     "__future__",
     "binascii",
+    "bisect",
     "collections",
     "dataclasses",
     "datetime",  # to write a given time as text
@@ -23,7 +24,10 @@ CORE_MAY_IMPORT = {
     "fnmatch",
     "functools",
     "hashlib",
+    "heapq",
+    "itertools",
     "json",
+    "operator",
     "re",
     "struct",
     "tomllib",
@@ -62,6 +66,23 @@ def test_adapters_know_the_core_and_not_each_other(path: Path) -> None:
                 module.startswith("dmimad.adapters.") and adapter_of(module) == own
             )
             assert fine, f"{path} imports {module}"
+
+
+SUBSCRIBER_MAY_IMPORT = ("core", "subscriber", "adapters.keys", "adapters.mqtt")
+#: Of the subscriber's modules, those that connect or read files.
+SUBSCRIBER_OUTSIDE = {"__init__.py", "connection.py", "trust.py"}
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.parts[0] == "subscriber"], ids=str)
+def test_a_subscriber_knows_nothing_of_the_daemon(path: Path) -> None:
+    for module in imports_of(ROOT / path):
+        ours = (module + ".").startswith(tuple(f"dmimad.{name}." for name in SUBSCRIBER_MAY_IMPORT))
+        assert ours or not module.startswith("dmimad."), f"{path} imports {module}"
+        if path.name not in SUBSCRIBER_OUTSIDE:
+            assert ours or module in CORE_MAY_IMPORT or module == "collections.abc", (
+                f"{path} imports {module}"
+            )
+            assert not module.startswith("dmimad.adapters."), f"{path} imports {module}"
 
 
 def test_settings_know_the_core_alone() -> None:

@@ -48,13 +48,21 @@ def test_defaults_are_those_of_the_contract() -> None:
             "max_attempts": 5,
         },
         "metrics": {"enabled": True, "address": "127.0.0.1", "port": 9837},
+        "control": {"socket": "/run/dmimad/control.sock", "users": ()},
         "state": {"directory": "/var/lib/dmimad"},
         "baseline": {
             "directory": "/etc/dmimad/baseline.d",
             "trusted_keys": (),
             "unexpected_devices": True,
         },
-        "alerts": {"hold_off_seconds": 2.0, "signing_key_file": ""},
+        "alerts": {
+            "hold_off_seconds": 2.0,
+            "storm_threshold": 20,
+            "storm_window_seconds": 10.0,
+            "flap_threshold": 4,
+            "flap_window_seconds": 600.0,
+            "signing_key_file": "",
+        },
         "log": {"level": "info", "format": "auto"},
     }
 
@@ -93,6 +101,9 @@ def test_every_setting_can_be_set() -> None:
         enabled = false
         address = "::1"
         port = 0
+        [control]
+        socket = ""
+        users = ["admin", "1000"]
         [state]
         directory = "/state"
         [baseline]
@@ -101,6 +112,10 @@ def test_every_setting_can_be_set() -> None:
         unexpected_devices = false
         [alerts]
         hold_off_seconds = 0
+        storm_threshold = 0
+        storm_window_seconds = 1
+        flap_threshold = 0
+        flap_window_seconds = 60
         signing_key_file = "/sign"
         [log]
         level = "debug"
@@ -132,6 +147,8 @@ def test_settings_cannot_be_changed() -> None:
         ('[source]\npath = "./auto"', "source", "path", "/etc/auto"),
         ('[mqtt]\npassword_file = "secret"', "mqtt", "password_file", "/etc/secret"),
         ('[mqtt]\npassword_file = ""', "mqtt", "password_file", ""),
+        ('[control]\nsocket = "control.sock"', "control", "socket", "/etc/control.sock"),
+        ('[control]\nsocket = ""', "control", "socket", ""),
         (
             '[baseline]\ntrusted_keys = ["a.pub", "/b.pub"]',
             "baseline",
@@ -159,7 +176,7 @@ REFUSED = [
     (
         "[network]\nport = 1",
         ":1: network: unknown section; there are "
-        "host, source, live, tpm, mqtt, metrics, state, baseline, alerts, log",
+        "host, source, live, tpm, mqtt, metrics, control, state, baseline, alerts, log",
     ),
     ("\nport = 1", ":2: port: belongs in a section: [mqtt] or [metrics]"),
     ("nonsense = 1", ":1: nonsense: unknown setting, outside of any section"),
@@ -250,6 +267,9 @@ REFUSED = [
     ('[metrics]\naddress = "localhost\\n"', ":2: metrics.address: must be a host name or an IP address"),
     (f'[metrics]\naddress = "{"a" * 254}"', ":2: metrics.address: must be a host name or an IP address"),
     ('[mqtt]\nusername = "a\\u0000"', ":2: mqtt.username: must not contain a NUL character"),
+    ('[control]\nusers = ["a", "b c"]', ":2: control.users: must be names or ids of users"),
+    ('[control]\nusers = [""]', ":2: control.users: must be names or ids of users"),
+    ('[control]\nusers = ["a\\n"]', ":2: control.users: must be names or ids of users"),
     ('[state]\ndirectory = ""', ":2: state.directory: must not be empty"),
     ('[state]\ndirectory = "/a\\u0000b"', ":2: state.directory: must not contain a NUL character"),
     ('[source]\npath = ""', ":2: source.path: must not be empty"),

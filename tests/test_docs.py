@@ -120,7 +120,16 @@ def test_named_settings_exist(page: str) -> None:
 def options_of(command: str) -> set[str]:
     parser = argparse.ArgumentParser()
     importlib.import_module(f"dmimad.commands.{cli.COMMANDS[command][0]}").add_arguments(parser)
-    return {option for action in parser._actions for option in action.option_strings}
+    return options_in(parser)
+
+
+def options_in(parser: argparse.ArgumentParser) -> set[str]:
+    """Its own, and those of its subcommands."""
+    found = {option for action in parser._actions for option in action.option_strings}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found = found.union(*map(options_in, action.choices.values()))
+    return found
 
 
 @in_each_page

@@ -317,6 +317,27 @@ required = true
     assert run(write(tmp_path, kernel.items[:-1]), "--baseline", baseline(tmp_path, text)).status == 0
 
 
+def test_a_violated_rule_and_a_rename_from_a_baseline(run: Command, tmp_path: Path) -> None:
+    """With the attribute that differs; a rename is told at its record alone."""
+    kernel = Kernel("legacy")
+    kernel.create(b"root", (linear(0),), b"LVM-1")
+    kernel.load(b"root", (linear(8),))
+    kernel.resume(b"root")
+    kernel.rename(b"root", b"other")
+    kernel.resume(b"other")
+    text = '[[device]]\nname = "root"\nrequired = true\n[[device.target]]\ntype = "linear"\nstart = 0\n'
+    ended = run(write(tmp_path, kernel.items), "--baseline", baseline(tmp_path, text))
+    found = [(line["index"], found) for line in ended.records for found in line["findings"]]
+    assert [(index, each["code"], each["severity"]) for index, each in found] == [
+        (4, "policy.attribute", "warning"),
+        (5, "policy.attribute", "critical"),
+        (6, "device.renamed", "warning"),
+    ]
+    difference = {"target": 0, "attribute": "start", "expected": "0", "actual": "8"}
+    assert found[1][1]["differences"] == [difference]
+    assert ended.summary["closing_findings"] == []  # who is called otherwise is not missing as well
+
+
 def test_only_the_summary(run: Command) -> None:
     ended = run(folder("systematic-6.1") / "binary_runtime_measurements", "--summary")
     assert (ended.status, len(ended.lines), ended.summary["records"]) == (1, 1, 154)

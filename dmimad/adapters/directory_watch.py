@@ -51,7 +51,7 @@ class DirectoryWatch:
     Args:
         directory: may be absent for the time being.
         log: gets `inotify_unavailable` where only the slow check is left.
-        suffix: only names that end so count (".toml"); editors leave others behind.
+        suffix: only names that end so, or in one of these ways, count (".toml"); editors leave others behind.
         debounce_seconds: so long it must be quiet before a change is reported.
         max_delay_seconds: but it is reported so long after it began, quiet or not.
         check_interval_seconds: pace of the slow check.
@@ -63,7 +63,7 @@ class DirectoryWatch:
         directory: Path,
         *,
         log: FilteringBoundLogger,
-        suffix: str = "",
+        suffix: str | tuple[str, ...] = "",
         debounce_seconds: float = 0.2,
         max_delay_seconds: float = 2.0,
         check_interval_seconds: float = 2.0,

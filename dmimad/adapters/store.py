@@ -32,15 +32,18 @@ from typing import cast
 
 from dmimad.core.commit import Commit, Document, Message, Outgoing, Stored
 from dmimad.core.errors import AdapterError, MalformedError
+from dmimad.core.signed_baseline import ApprovedFile
 
 DATABASE_NAME = "dmimad.db"
 LOCK_NAME = "dmimad.lock"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MAX_ROW_BYTES = 64 * 1024 * 1024
 """Largest row that is written or read; SQLite enforces it."""
 MAX_SEQ = 2**62
 """Above this a row number is damage: SQLite could soon not number the next one."""
 MAX_REASON_CHARS = 200
+MAX_SERIAL_DIGITS = 19
+"""Of a baseline file's serial, which has 63 bits."""
 MAX_WAL_BYTES = 16 * 1024 * 1024
 LOCK_WAIT_SECONDS = 1.0
 
@@ -56,6 +59,14 @@ _SCHEMA = (
     " content_type TEXT NOT NULL, attempts INTEGER NOT NULL, reason TEXT NOT NULL)",
     "CREATE TABLE retained (topic TEXT PRIMARY KEY) WITHOUT ROWID",
 )
+#: By the version that brought them: what a database of an older one lacks.
+_ADDED: Mapping[int, tuple[str, ...]] = {
+    # The path is a BLOB for the names that are not UTF-8, the serial a TEXT for it may have 63 bits.
+    2: (
+        "CREATE TABLE approved (path BLOB PRIMARY KEY, serial TEXT NOT NULL, data BLOB NOT NULL,"
+        " signatures BLOB NOT NULL, in_force INTEGER NOT NULL)",
+    ),
+}
 
 _MESSAGE_COLUMNS: tuple[tuple[str, type], ...] = (
     ("seq", int),
@@ -72,6 +83,13 @@ _COLUMNS: Mapping[str, tuple[tuple[str, type], ...]] = {
     "outbox": _MESSAGE_COLUMNS,
     "dead_letter": (*_MESSAGE_COLUMNS, ("reason", str)),
     "retained": (("topic", str),),
+    "approved": (
+        ("path", bytes),
+        ("serial", str),
+        ("data", bytes),
+        ("signatures", bytes),
+        ("in_force", int),
+    ),
 }
 
 _WRITABLE = "make file and directory writable for dmimad"
@@ -154,6 +172,27 @@ class Store:
                 self._pending = self._dead = 0
                 stored = Stored()
             return Stored(stored.checkpoint, stored.devices, stored.alerts, stored.facts, self._notice)
+
+    def approved(self) -> tuple[ApprovedFile, ...]:
+        """The baseline files that were accepted last; damaged content is treated as `load` does."""
+        with self._mutex:
+            try:
+                with _distrusting(self._path):
+                    return tuple(map(_approved_file, _rows(self._db, "approved")))
+            except MalformedError as exc:
+                self._db = self._begin_anew(exc.reason, self._db)
+                self._pending = self._dead = 0
+                return ()
+
+    def set_approved(self, files: Iterable[ApprovedFile]) -> None:
+        """Remember these baseline files in the place of those before; on disk when it returns."""
+        rows = [
+            (os.fsencode(file.path), str(file.serial), file.data, file.signatures, int(file.in_force))
+            for file in files
+        ]
+        with self._transaction(durable=True) as db:
+            db.execute("DELETE FROM approved")
+            db.executemany("INSERT INTO approved VALUES (?, ?, ?, ?, ?)", rows)
 
     def commit(self, commit: Commit) -> None:
         """Store all of `commit` or, with AdapterError, nothing; on disk when it returns."""
@@ -386,19 +425,42 @@ def _check_schema(db: sqlite3.Connection, path: Path) -> None:
         raise AdapterError("written by a newer version of dmimad", str(path), remedy)
     # Exactly ours: a trigger or a view in there would be someone else's program.
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
-        _create_schema(model)
+        _create_schema(model, version)
         expected = model.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
-    if version != SCHEMA_VERSION or found != expected:
+    if version < 1 or found != expected:
         raise MalformedError("damaged: not the tables dmimad makes")
     (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise MalformedError(f"damaged: {verdict!s}"[:MAX_REASON_CHARS])
+    if version < SCHEMA_VERSION:
+        _upgrade(db, version)
 
 
-def _create_schema(db: sqlite3.Connection) -> None:
+def _create_schema(db: sqlite3.Connection, version: int = SCHEMA_VERSION) -> None:
+    """The tables of a version, which begins with those of the first."""
     for statement in _SCHEMA:
         db.execute(statement)
-    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    _add_tables(db, 1, version)
+
+
+def _upgrade(db: sqlite3.Connection, version: int) -> None:
+    db.execute("BEGIN IMMEDIATE")
+    _add_tables(db, version, SCHEMA_VERSION)
+    db.execute("COMMIT")
+
+
+def _add_tables(db: sqlite3.Connection, before: int, version: int) -> None:
+    for added in range(before + 1, version + 1):
+        for statement in _ADDED[added]:
+            db.execute(statement)
+    db.execute(f"PRAGMA user_version = {version}")
+
+
+def _approved_file(row: tuple[object, ...]) -> ApprovedFile:
+    path, serial, data, signatures, in_force = cast("tuple[bytes, str, bytes, bytes, int]", row)
+    if not (serial.isascii() and serial.isdecimal() and len(serial) <= MAX_SERIAL_DIGITS):
+        raise MalformedError("damaged: approved.serial")
+    return ApprovedFile(os.fsdecode(path), int(serial), data, signatures, bool(in_force))
 
 
 def _read(db: sqlite3.Connection, path: Path) -> Stored:
@@ -408,7 +470,7 @@ def _read(db: sqlite3.Connection, path: Path) -> Stored:
         devices = {str(key): _decode(document) for key, document in _rows(db, "device")}
         alerts = {str(key): _decode(document) for key, document in _rows(db, "alert")}
         facts = cast("tuple[tuple[str, bytes], ...]", tuple(_rows(db, "fact")))  # the types _rows has checked
-        for table in ("outbox", "dead_letter", "retained"):
+        for table in ("outbox", "dead_letter", "retained", "approved"):
             for _ in _rows(db, table):
                 pass
         (seq,) = db.execute("SELECT max(seq) FROM sqlite_sequence").fetchone()

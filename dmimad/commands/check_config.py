@@ -1,4 +1,4 @@
-"""``dmimad check-config``: are the settings and the baseline files usable?"""
+"""``dmimad check-config``: are the settings, the baseline files and the keys usable?"""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from dmimad.adapters.baseline_files import read_baseline
-from dmimad.config import DEFAULT_FILE
-from dmimad.daemon import load_supported
+from dmimad.baselines import Baselines, signing_key, trusted_keys
+from dmimad.config import DEFAULT_FILE, load
 
 SUMMARY = "check the settings and baseline files"
 
@@ -19,11 +18,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Returns 0; what is refused is raised."""
-    settings = load_supported(arguments.config)
-    baseline = read_baseline(Path(settings.baseline.directory))
+    """Returns 0; what is refused is raised.  What a daemon has accepted before is not looked at."""
+    settings = load(arguments.config)
+    keys, key = trusted_keys(settings), signing_key(settings)
+    baseline = Baselines((), keys).read(Path(settings.baseline.directory))
+    demanded = "not demanded" if keys is None else f"demanded and valid, trusted: {', '.join(keys.keyids)}"
     sys.stdout.write(
         f"settings fine: {arguments.config or DEFAULT_FILE}, host {settings.host.id}\n"
         f"baseline fine: {settings.baseline.directory}, {len(baseline.entries)} entries\n"
+        f"baseline signatures: {demanded}\n"
+        f"alerts: {'not signed' if key is None else f'signed by {key.keyid}'}\n"
     )
     return 0

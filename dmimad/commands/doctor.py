@@ -16,9 +16,8 @@ from pathlib import Path
 from dmimad.adapters.live.client import LiveClient
 from dmimad.adapters.live.connect import connector
 from dmimad.adapters.log import open_log
-from dmimad.config import DEFAULT_FILE, Settings
+from dmimad.config import DEFAULT_FILE, Settings, load
 from dmimad.core.observation import Observation
-from dmimad.daemon import load_supported
 from dmimad.doctor.checks import Status, verdict
 from dmimad.doctor.examination import Outside, examine
 from dmimad.doctor.report import json_report, text_report
@@ -37,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Returns 0 if there is no problem, 1 if there is one; unusable settings are raised."""
-    settings = load_supported(arguments.config)
+    settings = load(arguments.config)
     # What libraries log must not get between the lines.
     logging.getLogger().addHandler(logging.NullHandler())
     progress = _Progress(sys.stderr is not None and sys.stderr.isatty(), time.monotonic)

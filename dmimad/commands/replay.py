@@ -15,17 +15,20 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from dmimad.adapters.baseline_files import read_baseline_file
 from dmimad.commands.banks import Banks, share_banks
 from dmimad.commands.errors import UsageError
+from dmimad.commands.plain_text import one_line
+from dmimad.core.backing import names_on_host, no_names
 from dmimad.core.baseline import Baseline
 from dmimad.core.device import Device, Dialect
-from dmimad.core.drift import judge, missing, removed
+from dmimad.core.drift import Judgement, Surroundings, judge, missing, removed
 from dmimad.core.errors import AdapterError
-from dmimad.core.event import printable
+from dmimad.core.event import EventKind, printable
 from dmimad.core.finding import Finding, Severity, make_finding
 from dmimad.core.measurement import BANK_OF_DIGEST_SIZE, Measurement
 from dmimad.core.reader import ListReader
@@ -94,6 +97,7 @@ class Replay:
         self.matches: dict[str, int | None] = {}
         self.tracker = tracker
         self.baseline = baseline
+        self._now = time.time()  # approvals have their time, and a list has none
         self.counts: Counter[str] = Counter()
         self.serious = False
 
@@ -118,10 +122,15 @@ class Replay:
         if not self.baseline.entries or step.device is None:
             return []
         if step.gone:
-            found = removed(step.device, self.baseline, step.record)
+            found = removed(step.device, self.baseline, step.record, now=self._now)
             return [] if found is None else [found]
-        judgement = judge(step.device, self.baseline, report_unexpected=True)
+        renamed = step.record if step.kind is EventKind.DEVICE_RENAME else None
+        judgement = self._judge(step.device, renamed)
         return [finding for finding in judgement.findings if finding.record == step.record]
+
+    def _judge(self, device: Device, record: int | None = None) -> Judgement:
+        around = Surroundings(self._now, names_on_host(self.tracker.registry, no_names), record=record)
+        return judge(device, self.baseline, report_unexpected=True, surroundings=around)
 
     def join_banks(self) -> None:
         """The PCR values of all banks, once the list has been read."""
@@ -130,7 +139,9 @@ class Replay:
 
     def closing_findings(self) -> list[Finding]:
         """What only the end of the list shows."""
-        found = list(missing(self.tracker.devices, self.baseline).values())
+        devices = self.tracker.devices if self.baseline.entries else ()
+        excused = {origin for device in devices for origin in self._judge(device).excuses}
+        found = list(missing(devices, self.baseline, now=self._now, excused=excused).values())
         for bank, index in self.matches.items():
             if index is None:
                 found.append(
@@ -223,7 +234,7 @@ class TextReport:
     def _finding(self, finding: Finding) -> None:
         where = "" if finding.record is None else f"record {finding.record}: "
         self._out.write(
-            f"{'':>8}  {finding.severity.upper()} {finding.code}: {where}{_one_line(finding.message)}\n"
+            f"{'':>8}  {finding.severity.upper()} {finding.code}: {where}{one_line(finding.message)}\n"
         )
 
     def summary(self, replay: Replay, closing: list[Finding]) -> None:
@@ -260,12 +271,7 @@ def _device_text(device: Device | None) -> str:
         if slot is not None
     ]
     number = "?:?" if device.major is None else f"{device.major}:{device.minor}"
-    return f"{_one_line(printable(device.name))} {number}  {', '.join(slots) or 'no table'}"
-
-
-def _one_line(text: str) -> str:
-    """Names are hostile: nothing in them may move the cursor or begin a line."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return f"{one_line(printable(device.name))} {number}  {', '.join(slots) or 'no table'}"
 
 
 def _device_object(device: Device) -> dict[str, object]:
@@ -296,6 +302,7 @@ def _finding_object(finding: Finding) -> dict[str, object]:
         "device": finding.device,
         "record": finding.record,
         "data": dict(finding.data),
+        "differences": [asdict(difference) for difference in finding.differences],
     }
 
 

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from dmimad.adapters.log import LibraryLog, open_log
-from dmimad.config import Settings
-from dmimad.daemon import Daemon, Outside, load_supported
+from dmimad.config import Settings, load
+from dmimad.daemon import Daemon, Outside
 
 SUMMARY = "the daemon"
 
@@ -26,14 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Returns 0 after a clean stop."""
-    settings = load_supported(arguments.config)
+    settings = load(arguments.config)
     level = [settings.log.level]
     log = open_log(sys.stderr, level=lambda: level[0], form=settings.log.format)
     handler = LibraryLog(log)
     logging.getLogger().addHandler(handler)
 
     def load_settings() -> Settings:
-        return load_supported(arguments.config)
+        return load(arguments.config)
 
     def set_level(name: str) -> None:
         level[0] = name

@@ -8,14 +8,22 @@ Pure comparison of one moment; that something held before, or has just ceased to
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
 
-from dmimad.core.baseline import Baseline, Entry
+from dmimad.core.backing import Names, no_names
+from dmimad.core.baseline import Baseline, Entry, Operation
+from dmimad.core.configuration import Configuration, configuration_of
 from dmimad.core.device import Device
 from dmimad.core.event import printable
-from dmimad.core.finding import Finding, make_finding
+from dmimad.core.finding import Difference, Finding, Severity, make_finding
+from dmimad.core.observation import LiveDevice
+from dmimad.core.rules import differences, unspoken
 from dmimad.core.table import Provenance, Table
+
+#: Approved states and differences named in one finding.
+MAX_NAMED = 16
 
 
 class Verdict(enum.StrEnum):
@@ -28,82 +36,423 @@ class Verdict(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What beside the device itself is needed to judge it.
+
+    Attributes:
+        now: Unix seconds; approvals begin and end.
+        names: of backing devices.
+        live: the device as last observed.
+        record: index of the record that the device is looked at for, if there is one.
+    """
+
+    now: float = 0.0
+    names: Names = no_names
+    live: LiveDevice | None = None
+    record: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Judgement:
-    """One device against the baseline."""
+    """One device against the baseline.
+
+    ``renamed_from`` are origins of the entries that speak for the device under a name it no longer has, if it
+    has an active table; ``impersonated`` those of which it only has the name.
+    """
 
     verdict: Verdict
     drift_active: bool = False
     drift_inactive: bool = False
     findings: tuple[Finding, ...] = ()
+    renamed_from: frozenset[str] = frozenset()
+    impersonated: frozenset[str] = frozenset()
+
+    @property
+    def excuses(self) -> frozenset[str]:
+        """Origins of entries that need not be called missing: what has become of them is said already."""
+        return self.renamed_from | self.impersonated
 
 
-def judge(device: Device, baseline: Baseline, *, report_unexpected: bool) -> Judgement:
+def judge(
+    device: Device,
+    baseline: Baseline,
+    *,
+    report_unexpected: bool,
+    surroundings: Surroundings = Surroundings(),
+) -> Judgement:
     """What holds of a device now.  Without any baseline entry nothing is judged."""
     if not baseline.entries:
         return Judgement(Verdict.UNKNOWN)
-    entry = baseline.entry_for(device.name, device.uuid)
-    if entry is None:
-        if not report_unexpected:
-            return Judgement(Verdict.UNKNOWN)
+    now = surroundings.now
+    entries = baseline.entries_for(device.name, device.uuid, now=now)
+    valid = tuple(entry for entry in entries if entry.is_valid(now))
+    former = () if any(entry.is_exact for entry in valid) else _former_entries(device, baseline, now)
+    if former:  # whatever it is called, its tables are held to what was approved
+        entries = valid = former
+    if any(entry.demands for entry in entries):
+        judgement = _judge_tables(device, entries, valid, surroundings)
+    elif valid:
+        judgement = Judgement(Verdict.APPROVED)
+    else:
+        judgement = _judge_stranger(device, baseline, entries, report_unexpected=report_unexpected)
+    others = _namesakes(device, baseline) if former else ()
+    renamed = _renamed(device, former, others, surroundings.record)
+    if renamed is not None:
+        findings = (renamed, *judgement.findings)
+        judgement = replace(
+            judgement, verdict=Verdict.DRIFT, findings=findings, impersonated=_origins(device, others)
+        )
+    return replace(judgement, renamed_from=_origins(device, former))
+
+
+def _judge_tables(
+    device: Device, entries: tuple[Entry, ...], valid: tuple[Entry, ...], surroundings: Surroundings
+) -> Judgement:
+    """Both tables against the entries that demand something of them; none of these may be valid now."""
+    demanding = tuple(entry for entry in valid if entry.demands)
+    speaking = demanding or tuple(entry for entry in entries if entry.demands)
+    active = _Slot("active", device, speaking, surroundings, lapsed=not demanding)
+    inactive = _Slot("inactive", device, speaking, surroundings, lapsed=not demanding)
+    found_active, found_inactive = active.finding(), inactive.finding(over=active)
+    findings = tuple(finding for finding in (found_active, found_inactive) if finding is not None)
+    verdict = Verdict.APPROVED
+    if findings:
+        verdict = Verdict.DRIFT
+    elif active.untold or inactive.untold:
+        verdict = Verdict.UNKNOWN
+    return Judgement(verdict, found_active is not None, found_inactive is not None, findings)
+
+
+# -- who it is -----------------------------------------------------------------------------
+
+
+def _judge_stranger(
+    device: Device, baseline: Baseline, lapsed: tuple[Entry, ...], *, report_unexpected: bool
+) -> Judgement:
+    """No entry speaks for the device now; one that uses the name of an approved one is always told."""
+    actual = device.active.label if device.active is not None else "no active table"
+    uuid, namesakes = printable(device.uuid), _namesakes(device, baseline)
+    severity: Severity | None = None
+    difference: tuple[Difference, ...] = ()
+    if namesakes:
+        text = f"{_shown(device)} has the name of an approved device, but not its uuid"
+        severity = Severity.CRITICAL
+        difference = (Difference(None, "uuid", namesakes[0].uuid, uuid or "none"),)
+    elif not report_unexpected:
+        return Judgement(Verdict.UNKNOWN)
+    elif lapsed:
+        text = f"{_shown(device)} is not approved at this time ({lapsed[0].origin})"
+    else:
         text = f"{_shown(device)} is not in the baseline"
-        actual = device.active.label if device.active is not None else "no active table"
-        found = make_finding("device.unexpected", text, device=device.key, record=device.since, actual=actual)
-        return Judgement(Verdict.UNEXPECTED, findings=(found,))
-    if not entry.hashes:
-        return Judgement(Verdict.APPROVED)
-    active = _slot(device, device.active, entry, "drift.active", device.changed_at)
-    inactive = _slot(device, device.inactive, entry, "drift.inactive", device.staged_at)
-    found_in = tuple(finding for finding in (active, inactive) if finding is not None)
-    untold = any(table is not None and not table.hash for table in (device.active, device.inactive))
-    verdict = Verdict.DRIFT if found_in else Verdict.UNKNOWN if untold else Verdict.APPROVED
-    return Judgement(verdict, active is not None, inactive is not None, found_in)
-
-
-def _slot(device: Device, table: Table | None, entry: Entry, code: str, record: int) -> Finding | None:
-    if table is None or not table.hash or table.hash in entry.hashes:
-        return None
-    verb = "runs" if code == "drift.active" else "has staged"
-    text = f"{_shown(device)} {verb} a table that is not approved"
-    expected = " or ".join(sorted("sha256:" + digest.hex() for digest in entry.hashes))
-    return make_finding(
-        code,
+    found = make_finding(
+        "device.unexpected",
         text,
         device=device.key,
-        record=None if table.provenance is Provenance.OBSERVED else record,
-        expected=expected,
-        actual=table.label,
-        baseline=entry.origin,
-        witness=table.provenance.value,
+        record=device.since,
+        severity=severity,
+        differences=difference,
+        actual=actual,
+    )
+    return Judgement(Verdict.UNEXPECTED, findings=(found,), impersonated=_origins(device, namesakes))
+
+
+def _former_entries(device: Device, baseline: Baseline, now: float) -> tuple[Entry, ...]:
+    """Entries that speak for the device by a name it had, or by its uuid, and not by its present name."""
+    name, uuid = printable(device.name), printable(device.uuid)
+    entries = [entry for former in device.former for entry in baseline.entries_for(*former, now=now)]
+    if device.uuid:
+        entries += baseline.identified(device.uuid)
+    return tuple(
+        entry
+        for entry in dict.fromkeys(entries)
+        if entry.is_exact and entry.is_valid(now) and not entry.matches(name, uuid)
     )
 
 
-def missing(devices: Iterable[Device], baseline: Baseline) -> dict[str, Finding]:
-    """Required entries that no device with an active table fulfils: entry's origin -> finding."""
-    if not any(entry.required for entry in baseline.entries):
+def _namesakes(device: Device, baseline: Baseline) -> tuple[Entry, ...]:
+    """Entries for exactly this name, and another uuid."""
+    uuid = printable(device.uuid)
+    return tuple(entry for entry in baseline.named(device.name) if not entry.matches_uuid(uuid))
+
+
+def _renamed(
+    device: Device, former: tuple[Entry, ...], others: tuple[Entry, ...], record: int | None
+) -> Finding | None:
+    """An approved device is called otherwise; that it is unexpected under this name is no other news.
+
+    Args:
+        others: whose name it has now.
+    """
+    entry = next((entry for entry in former if Operation.RENAME not in entry.allow), None)
+    if entry is None:
+        return None
+    actual = printable(device.name)
+    text = f"the approved device {entry.label} is called {actual} now ({device.key})"
+    return make_finding(
+        "device.renamed",
+        text + (", the name of another approved device" if others else ""),
+        device=device.key,
+        record=record,
+        severity=entry.severity or (Severity.CRITICAL if others else None),
+        differences=(Difference(None, "name", entry.label, actual),),
+        expected=entry.label,
+        actual=actual,
+        baseline=entry.origin,
+    )
+
+
+def _origins(device: Device, former: tuple[Entry, ...]) -> frozenset[str]:
+    """Of entries that a device that is there tells of."""
+    return frozenset(entry.origin for entry in former if device.active is not None)
+
+
+# -- its tables ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """A table against one entry.
+
+    Attributes:
+        named: whether it is one that the entry names, by hash or fingerprint, or the entry names none; None
+            where nobody has told enough to say.
+        told: whether all is known that the entry's rules ask for.
+        differences: what is not as the rules demand, as far as that is known.
+    """
+
+    entry: Entry
+    named: bool | None
+    told: bool
+    differences: tuple[Difference, ...]
+
+    @property
+    def approved(self) -> bool:
+        return self.named is True and self.told and not self.differences
+
+    @property
+    def drifting(self) -> bool:
+        return self.named is False or bool(self.differences)
+
+    @property
+    def violates_policy(self) -> bool:
+        """It may be one of the tables named, and is not as the rules demand."""
+        return self.named is not False and bool(self.differences)
+
+    @property
+    def distance(self) -> tuple[bool, bool, int, int]:
+        """How far the table is from what the entry approves; one with rules can say what is different."""
+        targets = sum(one.attribute == "type" for one in self.differences)
+        return self.named is False, not self.entry.rules, targets, len(self.differences)
+
+
+class _Slot:
+    """One slot of a device against the entries that speak for it, each of which demands something.
+
+    Args:
+        lapsed: none of the entries is valid at this time.
+    """
+
+    def __init__(
+        self,
+        which: str,
+        device: Device,
+        entries: tuple[Entry, ...],
+        surroundings: Surroundings,
+        *,
+        lapsed: bool,
+    ) -> None:
+        self._which = which
+        self._device = device
+        self._entries = entries
+        self._lapsed = lapsed
+        self.table = device.active if which == "active" else device.inactive
+        live = surroundings.live
+        self._live = None if live is None else live.active if which == "active" else live.inactive
+        self._configuration = self._configure(surroundings.names)
+        self._comparisons = [] if self.table is None else [self._compare(self.table, e) for e in entries]
+
+    def _configure(self, names: Names) -> Configuration | None:
+        """Only where somebody asks for it: most tables are judged by their hash."""
+        table = self.table
+        if table is None or not any(entry.looks_at_configuration for entry in self._entries):
+            return None
+        return configuration_of(table, self._live, names)
+
+    def _compare(self, table: Table, entry: Entry) -> _Comparison:
+        configuration = self._configuration
+        if not entry.rules or configuration is None or not table.texts:
+            return _Comparison(entry, self._is_named(table, entry), not entry.rules, ())
+        found, named = differences(entry.rules, configuration), self._is_named(table, entry)
+        if named is False and not found:  # then what no rule speaks of is the matter
+            found = tuple(islice(unspoken(entry.rules, configuration), MAX_NAMED))
+        return _Comparison(entry, named, configuration.complete, found)
+
+    def _is_named(self, table: Table, entry: Entry) -> bool | None:
+        """Whether the table is one that the entry names."""
+        if table.hash in entry.hashes or not (entry.hashes or entry.fingerprints):
+            return True
+        if entry.fingerprints:
+            fingerprint = None if self._configuration is None else self._configuration.fingerprint
+            return None if fingerprint is None else fingerprint in entry.fingerprints
+        return False if table.hash else None
+
+    @property
+    def untold(self) -> bool:
+        """There is a table, and nobody has told enough of it to judge."""
+        return self.table is not None and not any(found.approved for found in self._comparisons)
+
+    @property
+    def is_verity(self) -> bool:
+        """Whether it is protected by dm-verity, as either witness says."""
+        if self.table is None:
+            return False
+        targets = () if self._live is None else self._live.targets or ()
+        seen = any(target.type == "verity" for target in targets)
+        return seen or any(b",target_name=verity," in text for text in self.table.texts)
+
+    def finding(self, over: _Slot | None = None) -> Finding | None:
+        """What is wrong with the table; ``over`` is the active slot that it would replace."""
+        if self.table is None:
+            return None
+        if self._lapsed:
+            return self._make(self._comparisons[0], over, lapsed=True)
+        if any(found.approved for found in self._comparisons):
+            return self._not_to_be_reloaded(over)
+        if any(not found.drifting for found in self._comparisons):
+            return None  # nobody knows
+        return self._make(min(self._comparisons, key=lambda found: found.distance), over)
+
+    def _not_to_be_reloaded(self, over: _Slot | None) -> Finding | None:
+        """Another approved table is staged over the active one of a device that is not to be reloaded."""
+        if over is None or over.table is None or self.table is None or over.table.hash == self.table.hash:
+            return None
+        if any(Operation.RELOAD in entry.allow for entry in self._entries):
+            return None
+        found = self._make(self._comparisons[0], over)
+        text = f"{_shown(self._device)} has staged a table, though its entry does not allow it to be reloaded"
+        return replace(found, message=text)
+
+    def _make(self, found: _Comparison, over: _Slot | None, *, lapsed: bool = False) -> Finding:
+        table, device, active = self.table or Table(b"", b"", b"", 0), self._device, self._which == "active"
+        code = "policy.attribute" if found.violates_policy and not lapsed else f"drift.{self._which}"
+        configuration = self._configuration
+        fingerprint = None if configuration is None else configuration.fingerprint
+        data = {
+            "expected": self._expected(found, lapsed=lapsed),
+            "actual": self._actual(found, fingerprint, lapsed=lapsed),
+            "baseline": found.entry.origin,
+            "witness": table.provenance.value,
+            "slot": self._which,
+            "hash": table.label,
+        }
+        if fingerprint is not None:
+            data["fingerprint"] = fingerprint
+        if configuration is not None and configuration.unnamed:
+            data["unnamed"] = ", ".join(
+                f"{major}:{minor}" for major, minor in configuration.unnamed[:MAX_NAMED]
+            )
+        return make_finding(
+            code,
+            self._text(found, lapsed=lapsed),
+            device=device.key,
+            record=None
+            if table.provenance is Provenance.OBSERVED
+            else device.changed_at
+            if active
+            else device.staged_at,
+            severity=self._severity(found.entry, over),
+            differences=found.differences[:MAX_NAMED],
+            **data,
+        )
+
+    def _severity(self, entry: Entry, over: _Slot | None) -> Severity:
+        """A table that is about to take the place of a dm-verity one cannot wait until it has."""
+        if self._which == "active":
+            return entry.severity or Severity.CRITICAL
+        protected = over is not None and over.is_verity
+        return entry.staged_severity or (Severity.CRITICAL if protected else Severity.WARNING)
+
+    def _expected(self, found: _Comparison, *, lapsed: bool) -> str:
+        if lapsed:
+            return "an approval that is in force"
+        if found.violates_policy:
+            return "; ".join(_told(one, one.expected) for one in found.differences[:MAX_NAMED])
+        labels = {label for entry in self._entries for label in entry.fingerprints}
+        labels |= {"sha256:" + digest.hex() for entry in self._entries for digest in entry.hashes}
+        more = len(labels) - MAX_NAMED
+        return " or ".join(sorted(labels)[:MAX_NAMED]) + (f" or {more} more" if more > 0 else "")
+
+    def _actual(self, found: _Comparison, fingerprint: str | None, *, lapsed: bool) -> str:
+        label = "unknown" if self.table is None else self.table.label
+        if found.violates_policy and not lapsed:
+            return "; ".join(_told(one, one.actual) for one in found.differences[:MAX_NAMED])
+        named = any(entry.hashes for entry in self._entries)
+        return label if named or fingerprint is None else fingerprint
+
+    def _text(self, found: _Comparison, *, lapsed: bool) -> str:
+        verb = "runs" if self._which == "active" else "has staged"
+        text = f"{_shown(self._device)} {verb} a table that is not approved"
+        if lapsed:
+            return f"{text} at this time ({found.entry.origin})"
+        if found.differences:
+            first, more = found.differences[0], len(found.differences) - 1
+            return f"{text}: {first}" + (f", and {more} more" if more else "")
+        return text
+
+
+def _told(difference: Difference, value: str) -> str:
+    where = "" if difference.target is None else f"target {difference.target}: "
+    return f"{where}{difference.attribute}={value}"
+
+
+# -- all devices ---------------------------------------------------------------------------
+
+
+def missing(
+    devices: Iterable[Device], baseline: Baseline, *, now: float = 0.0, excused: Container[str] = ()
+) -> dict[str, Finding]:
+    """Required entries that no device with an active table fulfils: entry's origin -> finding.
+
+    ``excused`` are origins of entries whose device is there under another name, which is said already.
+    """
+    required = [entry for entry in baseline.entries if entry.required and entry.is_valid(now)]
+    if not required:
         return {}
-    present = [
-        (printable(device.name), printable(device.uuid)) for device in devices if device.active is not None
-    ]
+    present: dict[str, set[str]] = {}
+    for device in devices:
+        if device.active is not None:
+            present.setdefault(printable(device.name), set()).add(printable(device.uuid))
     return {
         entry.origin: make_finding(
             "device.missing",
             f"{entry.label} is required, but no such device has an active table",
+            severity=entry.severity,
             expected=entry.label,
             actual="none",
             baseline=entry.origin,
         )
-        for entry in baseline.entries
-        if entry.required and not any(entry.matches(name, uuid) for name, uuid in present)
+        for entry in required
+        if entry.origin not in excused and not _is_present(entry, present)
     }
 
 
-def removed(device: Device, baseline: Baseline, record: int | None) -> Finding | None:
+def _is_present(entry: Entry, present: Mapping[str, set[str]]) -> bool:
+    """Whether there is a device that an entry asks for, among uuids by name."""
+    if entry.exact_name:
+        return any(map(entry.matches_uuid, present.get(entry.exact_name, ())))
+    return any(entry.matches(name, uuid) for name, uuids in present.items() for uuid in uuids)
+
+
+def removed(device: Device, baseline: Baseline, record: int | None, *, now: float = 0.0) -> Finding | None:
     """A device that went: a finding if it was approved (and is not reported as missing anyway).
 
     An entry that only says with a pattern what may exist does not say that it must go on existing.
     """
-    entry = baseline.entry_for(device.name, device.uuid)
-    if entry is None or entry.required or not (entry.is_exact or entry.hashes):
+    entries = _approving(device, baseline, now)
+    if any(entry.required or Operation.REMOVE in entry.allow for entry in entries):
+        return None
+    entry = next((one for one in entries if one.is_exact or one.hashes or one.fingerprints), None)
+    if entry is None:
         return None
     text = f"{_shown(device)} was removed"
     return make_finding(
@@ -111,9 +460,36 @@ def removed(device: Device, baseline: Baseline, record: int | None) -> Finding |
         text,
         device=device.key,
         record=record,
+        severity=entry.severity,
         expected=entry.label,
         actual="none",
         baseline=entry.origin,
+    )
+
+
+def reloaded(device: Device, before: Table, baseline: Baseline, *, now: float) -> Finding | None:
+    """Another table took the place of ``before``: a finding if no entry allows that."""
+    entries = _approving(device, baseline, now)
+    if not entries or any(Operation.RELOAD in entry.allow for entry in entries) or device.active is None:
+        return None
+    return make_finding(
+        "device.reloaded",
+        f"the table of {_shown(device)} was replaced, which its entry does not allow",
+        device=device.key,
+        record=None if device.active.provenance is Provenance.OBSERVED else device.changed_at,
+        severity=entries[0].severity,
+        expected=before.label,
+        actual=device.active.label,
+        baseline=entries[0].origin,
+    )
+
+
+def _approving(device: Device, baseline: Baseline, now: float) -> tuple[Entry, ...]:
+    """The entries in force for a device, be it under a name it no longer has."""
+    entries = baseline.entries_for(device.name, device.uuid, now=now)
+    valid = tuple(entry for entry in entries if entry.is_valid(now))
+    return (
+        valid if any(entry.is_exact for entry in valid) else _former_entries(device, baseline, now) or valid
     )
 
 

@@ -6,7 +6,9 @@
     ├── ResumeError          a checkpoint that does not belong to this list
     │   └── ListGapError     the list was trimmed, and the last record read is not in it any more
     ├── BaselineError        a baseline file that is not usable
+    │   └── SignatureError   one that is not signed as it must be, or is older than one seen before
     ├── SettingsError        a settings file that is not usable
+    ├── RequestError         something asked of the running daemon that it refuses
     ├── InternalError        a bug of dmimad's own
     └── AdapterError         the outside world: a file, a socket, a broker, a database
 
@@ -69,8 +71,16 @@ class BaselineError(_FileError):
     """A baseline file that is refused: file, line, key, reason."""
 
 
+class SignatureError(BaselineError):
+    """A baseline file that is not signed as it must be, is older than one before, or is gone."""
+
+
 class SettingsError(_FileError):
     """A settings file that is refused: file, line, key, reason."""
+
+
+class RequestError(DmimadError):
+    """Something asked of the running daemon that is refused; the message says why."""
 
 
 class AdapterError(DmimadError):

@@ -47,9 +47,9 @@ _HEALTHY: dict[str, frozenset[str]] = {
 }
 
 
-def is_volatile(target: Target, key: str) -> bool:
+def is_volatile(target_type: str | None, key: str) -> bool:
     """Whether an attribute of a target moves by itself."""
-    pattern = VOLATILE.get(target.type or "")
+    pattern = VOLATILE.get(target_type or "")
     return pattern is not None and pattern.fullmatch(key) is not None
 
 
@@ -62,7 +62,7 @@ def stable_digest(metadata: Metadata, texts: tuple[bytes, ...]) -> bytes | None:
         return None
     hashed = hashlib.sha256(repr(tuple(metadata)).encode())
     for target in parse_targets(texts):
-        kept = [pair for pair in target.attributes if not is_volatile(target, pair[0])]
+        kept = [pair for pair in target.attributes if not is_volatile(target.type, pair[0])]
         place = (target.index, target.begin_sectors, target.length_sectors)
         hashed.update(repr((place, kept)).encode("utf-8", "backslashreplace"))
     return hashed.digest()
@@ -74,7 +74,7 @@ def degraded(targets: Iterable[Target]) -> tuple[str, ...]:
         f"target {target.index}: {key}={value}"
         for target in targets
         for key, value in target.attributes
-        if is_volatile(target, key) and not _is_healthy(key, value)
+        if is_volatile(target.type, key) and not _is_healthy(key, value)
     )
 
 
@@ -91,5 +91,5 @@ def moved(before: Iterable[Target], now: Iterable[Target]) -> tuple[str, ...]:
         f"target {target.index}: {key}={measured[target.index, key]} -> {value}"
         for target in now
         for key, value in target.attributes
-        if is_volatile(target, key) and measured.get((target.index, key), value) != value
+        if is_volatile(target.type, key) and measured.get((target.index, key), value) != value
     )

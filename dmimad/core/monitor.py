@@ -14,12 +14,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from dmimad.core import cloudevent
 from dmimad.core.alert import MAX_SECONDS, AlertBook, alert_to_document
-from dmimad.core.anchor import Anchor, Found
+from dmimad.core.backing import Names, names_on_host, no_names
 from dmimad.core.baseline import Baseline
+from dmimad.core.capture import Captured, captured_device, configurations_document
 from dmimad.core.checkpoint import (
     FORMAT,
     Document,
@@ -31,28 +32,37 @@ from dmimad.core.checkpoint import (
     table,
 )
 from dmimad.core.commit import Commit, Message, Stored
-from dmimad.core.errors import ListGapError, MalformedError, ResumeError
+from dmimad.core.delivery import Delivery
+from dmimad.core.errors import MalformedError, ResumeError
 from dmimad.core.event import EventKind, printable
 from dmimad.core.finding import Severity, make_finding
 from dmimad.core.fusion import Fusion
+from dmimad.core.maintenance import Maintenance
+from dmimad.core.marks import is_beside
 from dmimad.core.measurement import Measurement
 from dmimad.core.observation import Observation
 from dmimad.core.pcr import PcrCheck
-from dmimad.core.reader import DEFAULT_BANKS, ListReader, Position
+from dmimad.core.place import Following, Place
+from dmimad.core.reader import DEFAULT_BANKS
 from dmimad.core.registry import number_key
 from dmimad.core.snapshot import DeviceSeries
-from dmimad.core.supervision import Supervision
-from dmimad.core.tracker import Step, Tracker, begins_boot
+from dmimad.core.status import Known, Surroundings, status_document
+from dmimad.core.supervision import OF_BASELINE, Supervision
+from dmimad.core.tracker import Step, Tracker
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The settings the monitor works by."""
+    """The settings the monitor works by; as they are here, every alert is told by itself."""
 
     host: str
     hold_off_seconds: float = 2.0
     report_unexpected: bool = True
     trim_expected: bool = False
+    storm_threshold: int = 0
+    storm_window_seconds: float = 10.0
+    flap_threshold: int = 0
+    flap_window_seconds: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,44 +85,60 @@ class Monitor:
         policy: settings; replaced by `set_policy`.
         baseline: what is approved; replaced by `set_baseline`.
         boot: names this boot (or this mirrored list), so that records of different boots differ.
+        names: what block devices that are not mapped ones are called on the list's host.
+        sign: signs each alert when its message is made, before it is stored; None: they are not signed.
+            May be set again, for the alerts from then on.
     """
 
-    def __init__(self, policy: Policy, baseline: Baseline, boot: str) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        baseline: Baseline,
+        boot: str,
+        *,
+        names: Names = no_names,
+        sign: cloudevent.Sign | None = None,
+    ) -> None:
         self.policy = policy
+        self.sign = sign
         self.baseline = baseline
         self.records = 0
         self.dm_events: Counter[str] = Counter(dict.fromkeys((kind.value for kind in EventKind), 0))
         self.findings: Counter[tuple[str, str]] = Counter()
         self.last_read: float | None = None
         self._boot = boot
+        self._names = names
         self._generation = 0
         self._blind_since: float | None = None
         self._unwatched_since: float | None = None
         self._sequence = 0
         self._book = AlertBook(policy.hold_off_seconds)
+        self._delivery = Delivery(self._book)
+        self._set_delivery(policy)
         self._messages: list[Message] = []
         self._pending: Commit | None = None
+        self._next_approval: float | None = None
+        self._judged_at = 0.0
+        self._baseline_refused = False
         self._begin(fresh=False)
 
     def _begin(self, *, fresh: bool) -> None:
         """Nothing of the list has been read."""
-        self._reader = ListReader()
+        self._place = Place()
         self._tracker = Tracker(keep_facts=True)
         self._fusion = Fusion(self._tracker)
         self._pcr = PcrCheck()
-        self._anchor: Anchor | None = None
-        self._head, self._begins_boot = ListReader(), False
         self._gap: _Gap | None = None
         self._gap_asked = False
         self.trimmed = 0
         self._caught_up = False
         self._judge_again = False
-        self._verify: tuple[Position, bytes] | None = None
         self._fresh = fresh
         scope = hashlib.sha256(f"{self._boot}|{self._generation}".encode()).hexdigest()[:16]
         self._watch = Supervision(self._book, scope, self.findings)
         self._watch.baseline = self.baseline
         self._watch.report_unexpected = self.policy.report_unexpected
+        self._watch.names = names_on_host(self._tracker.registry, self._names)
 
     # -- going on after a restart ----------------------------------------------------------
 
@@ -135,14 +161,17 @@ class Monitor:
     def _restore(self, stored: Stored, checkpoint: Document) -> int:
         self._sequence = integer(checkpoint.get("sequence"))
         self._generation = integer(checkpoint.get("generation"))
-        self._book.restore({key: table(document) for key, document in stored.alerts.items()})
+        documents = {key: table(document) for key, document in stored.alerts.items()}
+        self._book.restore({key: each for key, each in documents.items() if not is_beside(key)})
+        beside = {key: each for key, each in documents.items() if is_beside(key)}
+        self._delivery.restore(checkpoint.get("delivery"), beside)
         if checkpoint.get("format") != FORMAT:
             raise ResumeError("the stored state has another format")
         if checkpoint.get("boot") != self._boot:
             raise ResumeError("the stored state is of another boot")
         position = read_position(table(checkpoint.get("position")))
         self._begin(fresh=False)
-        self._reader = ListReader(position)
+        self._place = Place(position)
         self._tracker.restore(table(checkpoint.get("tracker")), stored.devices, stored.facts)
         self._fusion.restore(table(checkpoint.get("fusion", {})))
         self.trimmed = integer(checkpoint.get("trimmed", 0))
@@ -152,20 +181,22 @@ class Monitor:
         unwatched = _moment(checkpoint.get("unwatched_since"))
         self._unwatched_since = self.last_read if unwatched is None else unwatched
         self._caught_up = checkpoint.get("caught_up") is True
-        if position.last_length:  # else reading had just begun anew, behind a gap
-            self._verify = (position, b"")
-        self._watch.restore(list(self._book.holding()), table(checkpoint.get("evidence")))
+        # Older states have both in the checkpoint.
+        evidence = dict(table(checkpoint.get("evidence", {})))
+        moments = dict(table(checkpoint.get("moments", {})))
+        for key, document in stored.devices.items():
+            evidence[key] = document.get("evidence", evidence.get(key, {}))
+            moments[key] = document.get("moments", moments.get(key, [None, None, None]))
+        self._watch.restore(list(self._book.holding()), evidence, moments)
         for device in self._tracker.devices:
-            self._watch.view(device)
+            self._watch.view(device, self.last_read or 0.0)
         self._judge_again = True  # baseline and settings may be others now
-        return position.offset - position.last_length
+        return self._place.offset
 
     def recognise_again(self) -> int:
         """The list may be another one now: as `resume`, for what this process has read itself."""
-        position = self._reader.position
-        self._reader = ListReader(position)
-        self._verify = (position, b"") if position.last_length else None
-        return position.offset - position.last_length
+        self._place = Place(self._place.reader.position)
+        return self._place.offset
 
     def start_over(self, boot: str, now: float, reason: str = "") -> None:
         """Read the list from its first byte; alerts of before stay until that is done.
@@ -183,19 +214,7 @@ class Monitor:
 
     def find_place(self) -> None:
         """Records were deleted from the list: what is fed next begins at its first byte."""
-        self._verify = None
-        self._anchor = Anchor(self._reader.position)
-        self._head, self._begins_boot = ListReader(banks=(), limit=1), False
-
-    def _see_first(self, data: bytes) -> None:
-        """A list that begins with the boot was not trimmed."""
-        for record in self._head.feed(data):
-            self._begins_boot = begins_boot(record)
-
-    def _place_found(self, found: Found, now: float) -> None:
-        self._anchor = None
-        self._reader = ListReader(found.position)
-        self._report_trimmed(found.trimmed, now)
+        self._place.search()
 
     def _report_trimmed(self, number: int, now: float) -> None:
         """The kernel's list begins ``number`` records later than it did."""
@@ -224,13 +243,12 @@ class Monitor:
         What is fed next begins at its first byte.  Whether records were lost only the PCR can tell: if the
         replay still leads to it, all that is gone had been read.
         """
-        position = self._reader.position
-        self._anchor, self._verify = None, None
+        read = self._place.reader.records
         before = self.trimmed if self._gap is None else self._gap.trimmed
-        self._gap, self._gap_asked, self.trimmed = _Gap(position.records, before), False, position.records
+        self._gap, self._gap_asked, self.trimmed = _Gap(read, before), False, read
         # That the PCR agreed before the gap says nothing of it; but then it is one that IMA extends.
         self._pcr = PcrCheck(may_be_unused=self._pcr.verified is None)
-        self._reader = ListReader(replace(position, offset=0, last_length=0, last_digest=b""))
+        self._place.begin_behind_gap()
         self._tracker.complete = False
 
     def _settle_gap(self, now: float, *, tpm: bool) -> None:
@@ -258,38 +276,22 @@ class Monitor:
             ResumeError: the list is not the one the checkpoint is of; `find_place` or `start_over`, and
                 read from byte 0.
         """
-        if self._anchor is not None:
-            self._see_first(data)
-            found = self._anchor.feed(data)
-            if found is None:
-                return
-            self._place_found(found, now)
-            data = found.rest
-        if self._verify is not None:
-            data = self._recognise(*self._verify, data)
-        before = self._reader.records
-        for record in self._reader.feed(data):
+        following = self._place.feed(data)
+        if following is not None:
+            self._read(following, now)
+
+    def _read(self, following: Following, now: float) -> None:
+        """Follow the list on."""
+        if following.trimmed is not None:
+            self._report_trimmed(following.trimmed, now)
+        reader = self._place.reader
+        before = reader.records
+        for record in reader.feed(following.data):
             step = self._tracker.apply(record)
             if step is not None:
                 self._take(step, record, now)
-        self.records += self._reader.records - before
+        self.records += reader.records - before
         self.last_read = now
-
-    def _recognise(self, position: Position, seen: bytes, data: bytes) -> bytes:
-        """The record before the checkpoint must still be there; returns what comes after it."""
-        seen += data
-        if len(seen) < position.last_length:
-            self._verify = (position, seen)
-            return b""
-        self._verify = None
-        record, digest = seen[: position.last_length], position.last_digest
-        if position.format is not None and position.format.ascii:
-            fits = record.split(None, 2)[1:2] == [digest.hex().encode()]
-        else:
-            fits = record[4 : 4 + len(digest)] == digest
-        if digest and not fits:
-            raise ResumeError("the record before the checkpoint is another one")
-        return seen[position.last_length :]
 
     def caught_up(self, now: float) -> None:
         """Everything in the list has been fed.
@@ -298,24 +300,21 @@ class Monitor:
             ResumeError: the list ends before the checkpoint does; as `feed`.
             ListGapError: the place was looked for and not found; `after_gap`, and read from byte 0.
         """
-        if self._anchor is not None:
-            found = self._anchor.close()
-            if found is None and self._begins_boot:
-                raise ResumeError("the list is another one")
-            if found is None:
-                raise ListGapError("the last record read is not in the list any more")
-            self._place_found(found, now)
-            self.feed(found.rest, now)
-        if self._verify is not None:
-            raise ResumeError("the list ends before the checkpoint")
+        following = self._place.end()
+        if following is not None:
+            self._read(following, now)
         self.last_read = now
         self._blind_since = None
-        if not self._caught_up:
+        was_caught_up = self._caught_up
+        if not was_caught_up:
             self._caught_up = True
+            self._judged_at = now
             self._watch.cease_others(now)
-        if self._judge_again:
+        if self._judge_again or (not was_caught_up and self.baseline.next_change(now) is not None):
             self._judge_again = False
             self._judge_all(now)
+        else:
+            self._watch.refresh(self._tracker.devices, now)
         self._watch.check_missing(self._tracker.devices, now, None)
         self.tick(now)
 
@@ -326,27 +325,60 @@ class Monitor:
 
     def tick(self, now: float) -> None:
         """Time has passed."""
+        begins_or_ends = self._approval_due()
+        if (begins_or_ends is not None and now >= begins_or_ends) or self._approvals_undone(now):
+            self._judge_all(now)
+        self._delivery.tick(now)
         self._book.clock_stepped_back(now)
         self._book.tick(now)
 
     def next_due(self) -> float | None:
         """When `tick` should be called next, in wall-clock seconds; None if nothing waits."""
-        return self._book.next_due()
+        moments = (self._book.next_due(), self._delivery.next_due(), self._approval_due())
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def _approval_due(self) -> float | None:
+        """When an approval begins or ends, if that can be judged."""
+        return self._next_approval if self._caught_up else None
+
+    def _approvals_undone(self, now: float) -> bool:
+        """The clock was set back behind a moment at which an approval begins or ends."""
+        if now >= self._judged_at or not self._caught_up:
+            return False
+        self._judged_at = now
+        return self.baseline.next_change(now) != self._next_approval
 
     def set_baseline(self, baseline: Baseline, now: float) -> None:
         """Another baseline is in force."""
         self.baseline = self._watch.baseline = baseline
         self._judge_all(now)
 
+    def hold_baseline(self, problem: str, now: float) -> None:
+        """The baseline is not signed as it must be, until `cease_baseline`: one alert, while it lasts."""
+        finding = make_finding("baseline.signature", problem)
+        if not self._baseline_refused:
+            self._baseline_refused = True
+            self.findings[finding.code, finding.severity.value] += 1
+        key = f"{OF_BASELINE}|{finding.code}"
+        self._book.hold(key, finding, "", since=now, now=now)
+
+    def cease_baseline(self, now: float) -> None:
+        """It is in order, or need not be signed."""
+        self._baseline_refused = False
+        self._book.cease(f"{OF_BASELINE}|baseline.signature", now=now, record=None)
+
     def set_policy(self, policy: Policy, now: float) -> None:
         """Other settings are in force."""
         self.policy = policy
         self._watch.report_unexpected = policy.report_unexpected
         self._book.hold_off_seconds = policy.hold_off_seconds
+        self._set_delivery(policy)
         self._judge_all(now)
         self.tick(now)
 
     def _judge_all(self, now: float) -> None:
+        self._next_approval, self._judged_at = self.baseline.next_change(now), now
+        self._watch.look_for_all()
         for device in list(self._tracker.devices):
             self._watch.judge(device, now, None, at_once=self._was_blind(now))
         self._watch.cease_removed(now)
@@ -356,6 +388,36 @@ class Monitor:
     def _was_blind(self, now: float) -> bool:
         """Nobody watched for so long that an active table may have been in use for all of the hold-off."""
         return self._blind_since is not None and now - self._blind_since >= self.policy.hold_off_seconds
+
+    def _set_delivery(self, policy: Policy) -> None:
+        repeats, storms = self._delivery.repeats, self._delivery.storms
+        repeats.threshold, repeats.window_seconds = policy.flap_threshold, policy.flap_window_seconds
+        storms.threshold, storms.window_seconds = policy.storm_threshold, policy.storm_window_seconds
+
+    # -- maintenance -----------------------------------------------------------------------
+
+    @property
+    def maintenance(self) -> tuple[Maintenance, ...]:
+        """The maintenances in force."""
+        return self._delivery.maintenance
+
+    def start_maintenance(
+        self, device_pattern: str, seconds: float, reason: str, by: str, now: float
+    ) -> Maintenance:
+        """Changes of the devices with such names are expected from now on; commit afterwards.
+
+        Args:
+            device_pattern: shell-style, of names as they are printed.
+            by: who says so.
+
+        Raises:
+            RequestError: something is missing, too long, or there are too many.
+        """
+        return self._delivery.start_maintenance(device_pattern, seconds, reason, by, now)
+
+    def end_maintenance(self, id: str, by: str, now: float) -> bool:
+        """End one before its time; returns whether there was one of this id.  Commit afterwards."""
+        return self._delivery.end_maintenance(id, by, now)
 
     # -- one record ------------------------------------------------------------------------
 
@@ -397,7 +459,7 @@ class Monitor:
         """
         watch, fusion = self._watch, self._fusion
         before = watch.live
-        fused = fusion.observe(observation, self._reader.records, active)
+        fused = fusion.observe(observation, self._place.reader.records, active)
         watch.live = fusion.live
         changed = {device.key for device in fused.changed}
         for device in fused.gone:
@@ -410,7 +472,10 @@ class Monitor:
         for device in self._tracker.devices:
             number = (device.major or 0, device.minor or 0)
             if device.key not in changed and fusion.live.get(number) != before.get(number):
-                watch.view(device)
+                if self.baseline.looks_at_configuration:
+                    watch.judge(device, now, None)  # a target that is not measured has told its type, perhaps
+                watch.view(device, now)
+        watch.refresh(self._tracker.devices, now)
         names = {number_key(number): printable(live.name) for number, live in fusion.live.items()}
         watch.hold_live(fused.holding, names, now, settled=not fused.unsettled)
         self._announce_activity(fused.unrecorded, names, now)
@@ -430,7 +495,7 @@ class Monitor:
             if name:
                 text = f"something was done to {name} ({key}) that left no new record; it is as it was"
             finding = make_finding("activity.unrecorded", text, device=key, witness="live")
-            self._watch.announce(f"{key}|{self._reader.records}", finding, name, now)
+            self._watch.announce(f"{key}|{self._place.reader.records}", finding, name, now)
 
     def _announce_interruption(self, now: float) -> None:
         """What cannot be known is said: records tell what is new, and nobody saw what was undone."""
@@ -452,7 +517,7 @@ class Monitor:
 
         Read the list on, then call `pcr_settled`.  Without a TPM ``values`` is empty.
         """
-        reader = self._reader
+        reader = self._place.reader
         values = {bank: value for bank, value in values.items() if bank in DEFAULT_BANKS}  # those replayed
         replayed = {bank: reader.pcr(bank) for bank in values}
         before = {bank: reader.pcr_before(bank) for bank in values}
@@ -461,7 +526,7 @@ class Monitor:
 
     def pcr_settled(self, now: float, *, tpm: bool) -> bool:
         """What was in the list when the PCR was read has been fed; returns whether to try again soon."""
-        self._pcr.settle(self._reader.matches, self._reader.records)
+        self._pcr.settle(self._place.reader.matches, self._place.reader.records)
         wrong = self._pcr.mismatch
         if wrong is None and self._pcr.verified:  # after a restart a failed attempt proves nothing yet
             self._watch.cease_list("pcr.mismatch", now)
@@ -496,12 +561,12 @@ class Monitor:
 
     def firing(self) -> dict[str, int]:
         """How many alerts fire, by severity."""
-        return {severity.value: count for severity, count in self._book.firing().items()}
+        return {severity.value: count for severity, count in self._delivery.firing().items()}
 
     @property
     def position(self) -> int:
         """Records of the present list that have been processed, those trimmed since included."""
-        return self._reader.records
+        return self._place.reader.records
 
     @property
     def dm_records(self) -> int:
@@ -511,7 +576,7 @@ class Monitor:
     @property
     def searching(self) -> bool:
         """Whether the place in a trimmed list is being looked for."""
-        return self._anchor is not None
+        return self._place.searching
 
     @property
     def gap(self) -> bool:
@@ -526,24 +591,58 @@ class Monitor:
     @property
     def broken(self) -> str:
         """Why the list cannot be read on; "" if it can."""
-        return "" if self._reader.broken is None else str(self._reader.broken)
+        return "" if self._place.reader.broken is None else str(self._place.reader.broken)
+
+    def status(self, now: float, around: Surroundings | None = None) -> dict[str, object]:
+        """The status document, see `status`; ``around``: what the monitor does not know."""
+        retained, host = self.retained(), self.policy.host
+        views = {device.key: cloudevent.device_topic(host, device.key) for device in self._tracker.devices}
+        known = Known(
+            host=host,
+            position=self.position,
+            records=self.records,
+            trimmed=self.trimmed,
+            gap=self.gap,
+            broken=self.broken,
+            last_read=self.last_read,
+            observations=self.observations,
+            pcr_verified=self.pcr_verified,
+            entries=len(self.baseline.entries),
+            devices={key: retained[topic] for key, topic in views.items() if topic in retained},
+            moments={key: self._watch.moments(key) for key in views},
+            alerts=self._delivery.present(),
+            maintenance=self.maintenance,
+        )
+        return status_document(known, around or Surroundings(), now)
+
+    def configurations(self) -> dict[str, object]:
+        """The devices with all that is needed to judge them elsewhere, see `capture`."""
+        live, names = self._fusion.live, self._watch.names
+        devices = (
+            captured_device(device, live.get((device.major or 0, device.minor or 0)), names)
+            for device in self._tracker.devices
+        )
+        return configurations_document(Captured(self.policy.host, bool(self.observations), tuple(devices)))
 
     # -- output ----------------------------------------------------------------------------
 
     def commit(self) -> Commit:
         """Everything since the last `committed`, to be stored in one transaction."""
-        for notice in self._book.take_notices():
+        for notice in self._delivery.take():
             self._sequence += 1
-            self._messages.append(cloudevent.notice_message(notice, self.policy.host, self._sequence))
+            message = cloudevent.notice_message(notice, self.policy.host, self._sequence, self.sign)
+            self._messages.append(message)
         previous = self._pending
         devices: dict[str, Document | None] = {} if previous is None else dict(previous.devices)
         by_key = {device.key: device for device in self._tracker.devices} if self._watch.changed else {}
         for key in self._watch.changed:
-            devices[key] = device_document(by_key[key]) if key in by_key else None
+            device = by_key.get(key)
+            devices[key] = None if device is None else {**device_document(device), **self._watch.stored(key)}
         self._watch.changed = set()
         alerts: dict[str, Document | None] = {} if previous is None else dict(previous.alerts)
         for key, alert in self._book.take_changed().items():
             alerts[key] = None if alert is None else alert_to_document(alert)
+        alerts.update(self._delivery.take_changed())
         facts = list(() if previous is None else previous.facts) + self._tracker.knowledge.take_facts()
         fresh = self._fresh or (previous is not None and previous.fresh)
         self._fresh = False
@@ -561,12 +660,12 @@ class Monitor:
             "boot": self._boot,
             "generation": self._generation,
             "sequence": self._sequence,
-            "position": position_document(self._reader.position),
+            "delivery": self._delivery.document(),
+            "position": position_document(self._place.reader.position),
             "trimmed": self.trimmed,
             "gap": None if self._gap is None else [self._gap.at, self._gap.trimmed],
             "tracker": self._tracker.document(),
             "fusion": self._fusion.document(),
-            "evidence": self._watch.evidence_document(),
             "caught_up": self._caught_up,
             "last_read": self.last_read,
             "unwatched_since": self._unwatched_since,

@@ -16,28 +16,52 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from dmimad.core import cloudevent
-from dmimad.core.alert import Alert, AlertBook
+from dmimad.core.alert import MAX_SECONDS, Alert, AlertBook
+from dmimad.core.backing import Names, Number, no_names
 from dmimad.core.baseline import Baseline
-from dmimad.core.checkpoint import Document, table
+from dmimad.core.checkpoint import Document, items, table
 from dmimad.core.device import Device
-from dmimad.core.drift import Judgement, Verdict, judge, missing, removed
+from dmimad.core.drift import Judgement, Surroundings, Verdict, judge, missing, reloaded, removed
 from dmimad.core.errors import MalformedError
 from dmimad.core.event import printable
 from dmimad.core.finding import Finding, Severity
 from dmimad.core.observation import LiveDevice
 from dmimad.core.registry import number_of
 from dmimad.core.snapshot import DeviceSeries
+from dmimad.core.table import Table
 from dmimad.core.view import device_series, device_view
 
 #: Findings that are told once and have no end.
 ANNOUNCED = frozenset({"list.restarted", "list.trimmed", "activity.unrecorded", "watch.interrupted"})
+#: Kind of a key: of the baseline itself, whatever list is read.
+OF_BASELINE = "baseline"
 #: In keys: what an observation says.
 _LIVE = "live:"
 #: In keys: of the whole list, until it is taken back.
 _LIST = "|list"
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Since when a device is as it is, in Unix seconds; None where that is not known."""
+
+    verdict: float | None = None
+    active: float | None = None
+    inactive: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What a device was when it was looked at last."""
+
+    judgement: Judgement
+    active: Table | None
+    inactive: Table | None
+    moments: Moments
+    presence: tuple[bytes, bytes, bool]
 
 
 class Supervision:
@@ -54,19 +78,26 @@ class Supervision:
         self.baseline = Baseline()
         self.report_unexpected = True
         self.changed: set[str] = set()
-        self.live: Mapping[tuple[int, int], LiveDevice] = {}
+        self.live: Mapping[Number, LiveDevice] = {}
+        self.names: Names = no_names
         self._book = book
         self._counts = counts
         self._conditions: dict[str, set[str]] = {}
         self._live_keys: set[str] = set()
         self._unconfirmed: set[str] = set()  # held before a restart; no observation has settled them yet
-        self._judgements: dict[str, Judgement] = {}
+        self._known: dict[str, _Known] = {}
+        self._presence: tuple[Baseline, float | None] | None = None  # what was looked for, and until when
+        # What the devices below were called when a device was judged, and when its document was made.
+        self._judged_by: dict[str, dict[Number, tuple[str, ...]]] = {}
+        self._shown_with: dict[str, dict[Number, tuple[str, ...]]] = {}
+        self._stored_moments: dict[str, Moments] = {}
         self._evidence: dict[str, dict[int, tuple[str, str]]] = {}
         self._documents: dict[str, bytes] = {}
         self._outdated: dict[str, Device] = {}  # devices whose documents are made when they are asked for
 
-    def restore(self, holding: Iterable[Alert], evidence: Document) -> None:
-        """Take over what alerts held before a restart, and the stored evidence; raises MalformedError."""
+    def restore(self, holding: Iterable[Alert], evidence: Document, moments: Document) -> None:
+        """Take over what alerts held before a restart, and what was stored; raises MalformedError."""
+        self._stored_moments = {key: _read_moments(stored) for key, stored in moments.items()}
         for key, records in evidence.items():
             self._evidence[key] = {}
             for index, pair in table(records).items():
@@ -97,11 +128,8 @@ class Supervision:
 
     def judge(self, device: Device, now: float, record: int | None, *, at_once: bool = False) -> None:
         """Compare a device with the baseline; ``at_once``: drift has lasted for long enough already."""
-        judgement = judge(device, self.baseline, report_unexpected=self.report_unexpected)
-        self._judgements[device.key] = judgement
+        judgement = self._look(device, now, record)
         self.changed.add(device.key)
-        self.view(device)
-        self._prune_evidence(device)
         holding = {self._key(found, device): found for found in judgement.findings}
         mine = self._conditions.setdefault(device.key, set())
         for key in sorted(key for key in mine if key not in holding and not _stays(key, device)):
@@ -112,17 +140,99 @@ class Supervision:
                 continue
             mine.add(key)
             self._count(finding)
-            urgent = at_once and finding.code == "drift.active"
+            urgent = _is_urgent(finding, at_once=at_once)
             shown = printable(device.name)
             self._book.hold(key, self._with_evidence(finding), shown, since=now, now=now, at_once=urgent)
+        self._prune_evidence(device)
 
     def _key(self, found: Finding, device: Device) -> str:
         """What made it so: the place in the list, and of a drift the table too, which no record may tell."""
-        if found.code == "drift.active":
-            return f"{self.scope}|{found.code}|{device.key}|{device.changed_at}|{found.data['actual']}"
-        if found.code == "drift.inactive":
-            return f"{self.scope}|{found.code}|{device.key}|{device.staged_at}|{found.data['actual']}"
+        slot = found.data.get("slot", "")
+        if slot:
+            at = device.changed_at if slot == "active" else device.staged_at
+            code = found.code if found.code.startswith("drift.") else f"{found.code}.{slot}"
+            return f"{self.scope}|{code}|{device.key}|{at}|{found.data['hash']}"
+        if found.code == "device.renamed":
+            return f"{self.scope}|{found.code}|{device.key}|{found.data['expected']}|{found.data['actual']}"
         return f"{self.scope}|{found.code}|{device.key}|{found.record}"
+
+    def _look(
+        self, device: Device, now: float, record: int | None = None, *, restored: bool = False
+    ) -> Judgement:
+        """What the baseline says of a device, and since when it is so; ``restored``: as it was stored."""
+        asked: dict[Number, tuple[str, ...]] = {}
+        around = Surroundings(now, self._noting(asked), self._live_device(device), record)
+        judgement = judge(
+            device, self.baseline, report_unexpected=self.report_unexpected, surroundings=around
+        )
+        self._judged_by[device.key] = asked
+        before = self._known.get(device.key)
+        if before is None:
+            unknown = Moments() if restored else Moments(now, now, now)
+            moments = self._stored_moments.pop(device.key, unknown)
+        else:
+            moments = _moments(before, judgement, device, now)
+            self._told_reload(device, before.active, now)
+        known = _Known(
+            judgement,
+            device.active,
+            device.inactive,
+            moments,
+            (device.name, device.uuid, device.active is None),
+        )
+        if before is None or (before.presence, before.judgement.excuses) != (
+            known.presence,
+            judgement.excuses,
+        ):
+            self._presence = None
+        self._known[device.key] = known
+        self._outdated[device.key] = device
+        return judgement
+
+    def _noting(self, asked: dict[Number, tuple[str, ...]]) -> Names:
+        """Names, and what is answered is kept in ``asked``."""
+
+        def names(number: Number) -> tuple[str, ...]:
+            asked[number] = self.names(number)
+            return asked[number]
+
+        return names
+
+    def _told_reload(self, device: Device, before: Table | None, now: float) -> None:
+        """Another table has taken the place of the active one, be it an approved one."""
+        after = device.active
+        if before is None or after is None or not after.hash or before.hash in (b"", after.hash):
+            return
+        finding = reloaded(device, before, self.baseline, now=now)
+        if finding is not None:
+            finding = self._with_evidence(finding)
+            # Without a record nothing but the time tells this swap from the same one earlier.
+            at = str(now) if finding.record is None else str(finding.record)
+            self.announce(f"{device.key}|{at}|{after.label}", finding, printable(device.name), now)
+
+    def refresh(self, devices: Iterable[Device], now: float) -> None:
+        """Look again at those whose backing devices go by other names now."""
+        present: dict[Number, tuple[str, ...]] = {}
+
+        def differ(asked: Mapping[Number, tuple[str, ...]]) -> bool:
+            for number in asked.keys() - present.keys():
+                present[number] = self.names(number)
+            return any(present[number] != names for number, names in asked.items())
+
+        for device in devices:
+            if differ(self._judged_by.get(device.key, {})):
+                self.judge(device, now, None)
+            elif differ(self._shown_with.get(device.key, {})):
+                self._outdated[device.key] = device
+
+    def moments(self, key: str) -> Moments:
+        """Since when a device is as it is."""
+        known = self._known.get(key)
+        return Moments() if known is None else known.moments
+
+    def _live_device(self, device: Device) -> LiveDevice | None:
+        number = number_of(device)
+        return None if number is None else self.live.get(number)
 
     def report(
         self, finding: Finding, now: float, *, device: Device | None = None, template_digest: str = ""
@@ -149,20 +259,26 @@ class Supervision:
 
     def gone(self, device: Device, now: float, record: int | None) -> None:
         """The device was removed, by ``record`` if there is one."""
-        finding = removed(device, self.baseline, record)
+        finding = removed(device, self.baseline, record, now=now)
         if finding is not None:
             finding = self._with_evidence(finding)
         self.forget(device, now, record)
         if finding is not None:
             self._count(finding)
-            name = printable(device.name)
+            # By the name that the baseline has for it: under that one it will come back.
+            former = {printable(name) for name, _ in device.former}
+            name, expected = printable(device.name), finding.data["expected"]
+            name = expected if expected in former else name
             self._book.hold(f"removed|{name}", finding, name, since=now, now=now)
 
     def forget(self, device: Device, now: float, record: int | None) -> None:
         """There is no such device any more, or it has another key."""
         for key in sorted(self._conditions.pop(device.key, ())):
             self._book.cease(key, now=now, record=record)
-        self._judgements.pop(device.key, None)
+        self._known.pop(device.key, None)
+        self._presence = None
+        self._judged_by.pop(device.key, None)
+        self._shown_with.pop(device.key, None)
         self._evidence.pop(device.key, None)
         self._documents.pop(device.key, None)
         self._outdated.pop(device.key, None)
@@ -206,11 +322,21 @@ class Supervision:
         self._conditions.get("list", set()).discard(key)
         self._book.cease(key, now=now, record=None)
 
+    def look_for_all(self) -> None:
+        """What is asked for may be other than it was: the next `check_missing` looks at everything."""
+        self._presence = None
+
     def check_missing(
         self, devices: Iterable[Device], now: float, record: int | None, **evidence: str
     ) -> None:
         """``evidence`` is of the record that may have made a required device go."""
-        found = missing(devices, self.baseline)
+        if self._presence is not None:
+            baseline, until = self._presence
+            if baseline is self.baseline and (until is None or now < until):
+                return  # nobody has come or gone, and the same is asked for
+        self._presence = (self.baseline, self.baseline.next_change(now))
+        excused = {origin for known in self._known.values() for origin in known.judgement.excuses}
+        found = missing(devices, self.baseline, now=now, excused=excused)
         mine = self._conditions.setdefault("", set())
         keys = {f"missing|{finding.data['expected']}": finding for finding in found.values()}
         for key in sorted(mine - keys.keys()):
@@ -230,7 +356,8 @@ class Supervision:
             kind = alert.key.partition("|")[0]
             if kind == "missing":
                 self._conditions.setdefault("", set()).add(alert.key)
-            elif kind not in ("removed", self.scope) and alert.key not in current:
+                self._presence = None
+            elif kind not in ("removed", OF_BASELINE, self.scope) and alert.key not in current:
                 self._book.cease(alert.key, now=now, record=None)
 
     def cease_removed(self, now: float) -> None:
@@ -242,32 +369,36 @@ class Supervision:
 
     # -- what there is to see --------------------------------------------------------------
 
-    def view(self, device: Device) -> None:
-        """Renew the device's document, before it is asked for the next time."""
-        if device.key not in self._judgements:
-            self._judgements[device.key] = judge(
-                device, self.baseline, report_unexpected=self.report_unexpected
-            )
+    def view(self, device: Device, now: float) -> None:
+        """Renew the document of a device, which may be one restored, before it is asked for the next time."""
+        if device.key not in self._known:
+            self._look(device, now, restored=True)
         self._outdated[device.key] = device
 
     def retained(self, host: str) -> Mapping[str, bytes]:
         """Topic -> retained payload, for every device that exists."""
         for key, device in self._outdated.items():
-            number = number_of(device)
-            live = None if number is None else self.live.get(number)
-            self._documents[key] = device_view(device, self._judgements[key], live)
+            known = self._known.get(key)
+            judgement = Judgement(Verdict.UNKNOWN) if known is None else known.judgement
+            asked: dict[Number, tuple[str, ...]] = {}
+            self._shown_with[key] = asked
+            live = self._live_device(device)
+            self._documents[key] = device_view(device, judgement, live, self._noting(asked))
         self._outdated = {}
         return {cloudevent.device_topic(host, key): payload for key, payload in self._documents.items()}
 
     def series(self, device: Device) -> DeviceSeries:
         """The device for metrics."""
-        return device_series(device, self._judgements.get(device.key, Judgement(Verdict.UNKNOWN)))
+        known = self._known.get(device.key)
+        return device_series(device, Judgement(Verdict.UNKNOWN) if known is None else known.judgement)
 
-    def evidence_document(self) -> dict[str, object]:
-        """Evidence as JSON to store."""
+    def stored(self, key: str) -> dict[str, object]:
+        """What is kept with a device, as JSON to store."""
+        known = self._known.get(key)
+        moments = Moments() if known is None else known.moments
         return {
-            key: {str(index): list(pair) for index, pair in records.items()}
-            for key, records in self._evidence.items()
+            "evidence": {str(index): list(pair) for index, pair in self._evidence.get(key, {}).items()},
+            "moments": [moments.verdict, moments.active, moments.inactive],
         }
 
     def _with_evidence(self, finding: Finding) -> Finding:
@@ -285,10 +416,46 @@ class Supervision:
         self._counts[finding.code, finding.severity.value] += 1
 
 
+def _is_urgent(finding: Finding, *, at_once: bool) -> bool:
+    """Whether a finding about the baseline waits for no hold-off.
+
+    What is staged is about to be active, so what is critical of it cannot wait; ``at_once``: what is active
+    has been so for long enough already.
+    """
+    staged = finding.data.get("slot") == "inactive"
+    return finding.severity is Severity.CRITICAL if staged else at_once and "slot" in finding.data
+
+
+def _read_moments(stored: object) -> Moments:
+    """Three times as they were stored; raises MalformedError."""
+    times = items(stored)
+    if len(times) != 3:  # verdict, active, inactive
+        raise MalformedError("stored moments are damaged")
+    for moment in times:
+        if moment is not None and not (isinstance(moment, float | int) and 0 <= moment <= MAX_SECONDS):
+            raise MalformedError("stored moments are damaged")
+    verdict, active, inactive = (moment if isinstance(moment, float | int) else None for moment in times)
+    return Moments(verdict, active, inactive)
+
+
+def _moments(before: _Known, judgement: Judgement, device: Device, now: float) -> Moments:
+    def since(was: object, is_: object, moment: float | None) -> float | None:
+        return moment if was == is_ else now
+
+    def place(slot: Table | None) -> bytes | None:
+        return None if slot is None else slot.hash
+
+    return Moments(
+        since(before.judgement.verdict, judgement.verdict, before.moments.verdict),
+        since(place(before.active), place(device.active), before.moments.active),
+        since(place(before.inactive), place(device.inactive), before.moments.inactive),
+    )
+
+
 def _stays(key: str, device: Device) -> bool:
     """A tracker's finding about a table stays while the table is in one of the slots."""
     _, code, _, _, *label = key.split("|")
-    if code.startswith(("drift.", "device.")):
+    if code.startswith(("drift.", "device.", "policy.")):
         return False
     labels = {slot.label for slot in (device.active, device.inactive) if slot is not None}
     return not label or label[0] in labels

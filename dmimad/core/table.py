@@ -88,14 +88,19 @@ def _targets_of(text: bytes) -> Iterator[Target]:
     matches = list(_TARGET.finditer(text))
     ends = [match.start() for match in matches[1:]] + [len(text)]
     for match, end in zip(matches, ends, strict=False):  # without targets there is an end too many
-        body = text[match.end() : end].rstrip(b"\0").removesuffix(b";")
-        pairs = tuple(_pair(part) for part in _ATTRIBUTE.split(body)) if body else ()
+        pairs = parse_pairs(text[match.end() : end])
         name = pairs[0][1] if pairs and pairs[0][0] == "target_name" else None
         yield Target(int(match[1]), int(match[2]), int(match[3]), name, pairs)
 
 
+def parse_pairs(text: bytes) -> tuple[tuple[str, str], ...]:
+    """The attributes of one target's own text; bytes that are not UTF-8 as ``\\xNN``, a backslash doubled."""
+    body = text.rstrip(b"\0").removesuffix(b";")
+    return tuple(_pair(part) for part in _ATTRIBUTE.split(body)) if body else ()
+
+
 def _pair(part: bytes) -> tuple[str, str]:
-    key, _, value = part.decode("utf-8", "backslashreplace").partition("=")
+    key, _, value = part.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace").partition("=")
     return key, value
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dmimad.core import cloudevent
+from dmimad.core.backing import Names, no_names
+from dmimad.core.configuration import configuration_of
 from dmimad.core.device import Device
 from dmimad.core.drift import Judgement
 from dmimad.core.event import printable
@@ -19,34 +21,48 @@ from dmimad.core.table import Provenance, Table, Target, parse_targets
 MAX_TARGETS_TOLD = 1024
 
 
-def device_view(device: Device, judgement: Judgement, live: LiveDevice | None) -> bytes:
-    """The retained document; ``live`` is what the last observation said of the device."""
+def device_view(
+    device: Device, judgement: Judgement, live: LiveDevice | None, names: Names = no_names
+) -> bytes:
+    """The retained document.
+
+    Args:
+        live: what the last observation said of the device.
+        names: of the devices below, for the fingerprints.
+    """
+    return cloudevent.encode(_document(device, judgement, live, names))
+
+
+def _document(
+    device: Device, judgement: Judgement, live: LiveDevice | None, names: Names
+) -> dict[str, object]:
     active = None if live is None else live.active
     inactive = None if live is None else live.inactive
-    return cloudevent.encode(
-        {
-            "key": device.key,
-            "name": printable(device.name),
-            "uuid": printable(device.uuid),
-            "major": device.major,
-            "minor": device.minor,
-            "active": _slot_view(device.active, device.changed_at, active),
-            "inactive": _slot_view(device.inactive, device.staged_at, inactive),
-            "live": live is not None,
-            "suspended": None if live is None else live.suspended,
-            "event_nr": None if live is None else live.event_nr,
-            "verdict": judgement.verdict.value,
-            "drift": {"active": judgement.drift_active, "inactive": judgement.drift_inactive},
-        }
-    )
+    return {
+        "key": device.key,
+        "name": printable(device.name),
+        "uuid": printable(device.uuid),
+        "major": device.major,
+        "minor": device.minor,
+        "active": _slot_view(device.active, device.changed_at, active, names),
+        "inactive": _slot_view(device.inactive, device.staged_at, inactive, names),
+        "live": live is not None,
+        "suspended": None if live is None else live.suspended,
+        "event_nr": None if live is None else live.event_nr,
+        "verdict": judgement.verdict.value,
+        "drift": {"active": judgement.drift_active, "inactive": judgement.drift_inactive},
+    }
 
 
-def _slot_view(slot: Table | None, record: int, live: LiveTable | None) -> dict[str, object] | None:
+def _slot_view(
+    slot: Table | None, record: int, live: LiveTable | None, names: Names
+) -> dict[str, object] | None:
     if slot is None:
         return None
     observed = slot.provenance is Provenance.OBSERVED
     return {
         "hash": slot.label,
+        "fingerprint": configuration_of(slot, live, names).fingerprint,
         "name": printable(slot.name),
         "uuid": printable(slot.uuid),
         "num_targets": slot.num_targets,

@@ -34,7 +34,8 @@ def advice(securityfs: Path = SECURITYFS, *, root: bool = False) -> Advice:
     sudo = "" if root else "sudo "
     commands = (f"{sudo}dmimad replay --summary {path}", f"{sudo}dmimad run")
     more = (
-        f"{DEFAULT_FILE} holds the settings, all with defaults; {DEFAULT_BASELINE}/*.toml what is approved."
+        f"{DEFAULT_FILE} holds the settings, all with defaults; {DEFAULT_BASELINE}/*.toml what is approved: "
+        "`dmimad baseline capture` writes it."
     )
     try:
         with path.open("rb"):

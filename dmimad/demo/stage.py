@@ -21,6 +21,7 @@ from dmimad.adapters.log import LibraryLog, open_log
 from dmimad.config import (
     AlertSettings,
     BaselineSettings,
+    ControlSettings,
     HostSettings,
     LiveSettings,
     MetricsSettings,
@@ -131,7 +132,8 @@ def _settings(directory: Path, broker_port: int) -> Settings:
         live=LiveSettings(enabled=False),
         mqtt=MqttSettings(host=ADDRESS, port=broker_port, protocol=3),
         metrics=MetricsSettings(address=ADDRESS, port=0),
+        control=ControlSettings(socket=""),
         state=StateSettings(directory=str(directory / "state")),
         baseline=BaselineSettings(directory=str(directory / "baseline.d"), unexpected_devices=False),
-        alerts=AlertSettings(hold_off_seconds=HOLD_OFF_SECONDS),
+        alerts=AlertSettings(hold_off_seconds=HOLD_OFF_SECONDS, storm_threshold=0, flap_threshold=0),
     )

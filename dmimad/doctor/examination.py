@@ -161,7 +161,7 @@ def _look_at_witnesses(settings: Settings, outside: Outside) -> tuple[ListFacts,
 def _look_at_baseline(settings: Settings, patience: Patience) -> BaselineFacts:
     directory = Path(settings.baseline.directory)
     late = BaselineFacts(str(directory), exists=True, trouble=_silent(directory))
-    return _within(patience.files_seconds, partial(look_at_baseline, directory), late)
+    return _within(patience.files_seconds, partial(look_at_baseline, settings), late)
 
 
 def _within(seconds: float, look: Callable[[], T], late: T) -> T:

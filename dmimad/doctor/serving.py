@@ -215,7 +215,9 @@ def check_baseline(facts: Facts) -> Check:
         return said(Status.PROBLEM, text, f"chmod o-w {baseline.directory}")
     if not baseline.entries:
         what = "no entries" if baseline.exists else "not there"
-        remedy = "say what is approved (docs/baseline.md): without a baseline a changed table is no drift"
+        remedy = (
+            "approve what there is with `dmimad baseline capture`: without that a changed table is no drift"
+        )
         return said(Status.ADVICE, f"{baseline.directory}: {what}", remedy)
     entries = f"{baseline.entries} entr{'y' if baseline.entries == 1 else 'ies'}"
     return said(Status.FINE, f"{baseline.directory}: {entries}")

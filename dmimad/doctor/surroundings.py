@@ -24,9 +24,9 @@ from urllib.parse import quote
 
 import aiomqtt
 
-from dmimad.adapters.baseline_files import read_baseline
 from dmimad.adapters.mqtt import link as mqtt
 from dmimad.adapters.store import DATABASE_NAME, SCHEMA_VERSION
+from dmimad.baselines import Baselines, trusted_keys
 from dmimad.config import MqttSettings, Settings
 from dmimad.core.errors import AdapterError, BaselineError
 from dmimad.doctor.bounded import bounded
@@ -97,12 +97,14 @@ def look_at_state(directory: Path, user: int) -> StateFacts:
     )
 
 
-def look_at_baseline(directory: Path) -> BaselineFacts:
-    """The baseline, as the daemon would read it."""
+def look_at_baseline(settings: Settings) -> BaselineFacts:
+    """The baseline, as a daemon would read it that has accepted none yet."""
+    directory = Path(settings.baseline.directory)
     mode = _mode(directory)
     facts = partial(BaselineFacts, str(directory), mode is not None, mode)
     try:
-        return facts(entries=len(read_baseline(directory).entries))
+        keys = trusted_keys(settings)
+        return facts(entries=len(Baselines((), keys).read(directory).entries))
     except BaselineError as error:
         code = error.__cause__.errno if isinstance(error.__cause__, OSError) else 0
         return facts(trouble=Trouble(str(error), str(directory), code or 0))

@@ -18,6 +18,7 @@ import pytest
 from dmimad.adapters.store import DATABASE_NAME, Store
 from dmimad.core.commit import Commit, Message
 from dmimad.core.errors import AdapterError
+from dmimad.core.signed_baseline import ApprovedFile
 
 
 def message(number: int) -> Message:
@@ -32,6 +33,9 @@ def commit(number: int, *, messages: int = 1) -> Commit:
         facts=[("table", b"hash %d" % number)],
         messages=[message(number)] * messages,
     )
+
+
+APPROVED = ApprovedFile("/b.d/a\udcff.toml", 2**63 - 1, b"\x00\xff", b"{}", True)
 
 
 @pytest.fixture
@@ -50,6 +54,29 @@ def edit(directory: Path, *statements: str) -> None:
     with closing(sqlite3.connect(directory / DATABASE_NAME, isolation_level=None)) as db:
         for statement in statements:
             db.execute(statement)
+
+
+class TestApproved:
+    def test_the_last_ones_come_back(self, directory: Path) -> None:
+        gone = ApprovedFile("/b.d/b.toml", 0, b"", b"", False)
+        with closing(Store.open(directory)) as store:
+            store.set_approved([APPROVED, gone])
+            store.commit(commit(1))
+        with closing(Store.open(directory)) as store:
+            assert set(store.approved()) == {APPROVED, gone}
+            store.set_approved([gone])
+            assert store.approved() == (gone,)
+
+    @pytest.mark.parametrize("serial", ["-1", "", "x", "²", "9" * 20])
+    def test_a_damaged_one_is_moved_aside_with_everything(self, directory: Path, serial: str) -> None:
+        with closing(Store.open(directory)) as store:
+            store.set_approved([APPROVED])
+            store.commit(commit(1))
+        edit(directory, f"UPDATE approved SET serial = '{serial}'")
+        with closing(Store.open(directory)) as store:
+            assert store.approved() == ()
+            assert "approved.serial; kept as dmimad.db.corrupt-1" in store.load().notice
+            assert store.pending_count() == 0
 
 
 class TestCommit:
@@ -339,12 +366,24 @@ class TestDamage:
     def test_newer_schema_is_refused_and_left_alone(self, directory: Path) -> None:
         with closing(Store.open(directory)) as store:
             store.commit(commit(1))
-        edit(directory, "PRAGMA user_version = 2")
+        edit(directory, "PRAGMA user_version = 3")
         with pytest.raises(AdapterError, match="written by a newer version of dmimad; install that version"):
             Store.open(directory)
-        edit(directory, "PRAGMA user_version = 1")
+        edit(directory, "PRAGMA user_version = 2")
         with closing(Store.open(directory)) as store:
             assert (store.load().checkpoint or {})["n"] == 1
+
+    def test_older_schema_is_upgraded_in_place(self, directory: Path) -> None:
+        with closing(Store.open(directory)) as store:
+            store.commit(commit(1))
+        edit(directory, "DROP TABLE approved", "PRAGMA user_version = 1")
+        for _ in range(2):
+            with closing(Store.open(directory)) as store:
+                assert store.approved() == ()
+                stored = store.load()
+                assert (stored.notice, (stored.checkpoint or {})["n"]) == ("", 1)
+                store.set_approved([APPROVED])
+            edit(directory, "DROP TABLE approved", "PRAGMA user_version = 1")
 
     def test_damage_while_running_is_an_adapter_error(self, store: Store) -> None:
         store.commit(commit(1))

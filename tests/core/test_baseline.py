@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from dmimad.core import baseline
-from dmimad.core.baseline import Baseline, Entry, merge, parse_baseline
+from dmimad.core.baseline import Baseline, Entry, Operation, merge, parse_baseline
 from dmimad.core.errors import BaselineError, DmimadError
+from dmimad.core.finding import Severity
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 HEAD = "version = 1\n"
@@ -47,7 +48,7 @@ def test_what_is_left_out_has_a_default() -> None:
 
 def test_an_empty_file_approves_nothing() -> None:
     assert parse().entries == ()
-    assert parse().entry_for(b"any", b"") is None
+    assert parse().entries_for(b"any", b"") == ()
 
 
 def test_origins_are_the_lines_of_the_entries() -> None:
@@ -55,11 +56,11 @@ def test_origins_are_the_lines_of_the_entries() -> None:
     assert [entry.origin for entry in found.entries] == ["site.toml:3", "site.toml:5"]
 
 
-def test_entries_written_inline_have_the_first_line_as_origin() -> None:
+def test_entries_written_inline_are_told_apart() -> None:
     found = parse('device = [{name = "a"}, {name = "b"}]')
     assert [(entry.name, entry.origin) for entry in found.entries] == [
-        ("a", "site.toml:1"),
-        ("b", "site.toml:1"),
+        ("a", "site.toml:1#1"),
+        ("b", "site.toml:1#2"),
     ]
 
 
@@ -91,20 +92,6 @@ REFUSED = {
         2,
         "device",
         "entries are written [[device]]",
-    ),
-    "fingerprints": (
-        "fingerprints = ['config:00']",
-        "name = 'a'",
-        4,
-        "device.fingerprints",
-        "not supported by this version; approve table hashes with `hashes`",
-    ),
-    "target rules": (
-        "[[device.target]]\ntype = 'verity'",
-        "name = 'a'",
-        4,
-        "device.target",
-        "not supported by this version; approve table hashes with `hashes`",
     ),
     "misspelt": ("hash = []", "name = 'a'", 4, "device.hash", "unknown key; did you mean hashes?"),
     "quoted key": (
@@ -232,7 +219,7 @@ def test_size_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_patterns(lines: tuple[str, ...], name: bytes, uuid: bytes, matches: bool) -> None:
     found = parse("[[device]]", *lines)
-    assert (found.entry_for(name, uuid) is not None) is matches
+    assert (found.entries_for(name, uuid) == found.entries) is matches
 
 
 #: Each beats all that come after it, for the device vg0-data with the uuid LVM-1.
@@ -254,8 +241,7 @@ def test_the_most_specific_entry_speaks(upper: int) -> None:
     better, worse = RANKED[upper], RANKED[upper + 1]
     for order in ((better, worse), (worse, better)):
         found = parse(*(line for lines in order for line in ("[[device]]", *lines)))
-        chosen = found.entry_for(b"vg0-data", b"LVM-1")
-        assert chosen is not None
+        (chosen,) = found.entries_for(b"vg0-data", b"LVM-1")
         assert chosen.origin == found.entries[order.index(better)].origin
 
 
@@ -263,18 +249,14 @@ def test_equally_specific_entries_are_taken_together() -> None:
     first = parse("[[device]]", 'name = "a"', f'hashes = ["{A}"]')
     second = parse("[[device]]", 'name = "a"', "required = true", f'hashes = ["{B}"]')
     third = parse("[[device]]", 'name = "*"', f'hashes = ["{C}"]')
-    together = merge([third, first, second]).entry_for(b"a", b"")
-    assert together is not None
-    assert (together.name, together.hashes, together.required) == ("a", digests(A, B), True)
-    assert together.origin == first.entries[0].origin
-    assert together.matches("a", "")
-    assert not together.matches("b", "")
+    together = merge([third, first, second]).entries_for(b"a", b"")
+    assert together == (*first.entries, *second.entries)
 
 
 def test_one_that_is_alone_is_taken_as_it_is() -> None:
     found = merge([parse("[[device]]", 'name = "a"'), parse("[[device]]", 'name = "b"', "required = true")])
-    assert found.entry_for(b"a", b"") is found.entries[0]
-    assert found.entry_for(b"b", b"") is found.entries[1]
+    assert found.entries_for(b"a", b"") == found.entries[:1]
+    assert found.entries_for(b"b", b"") == found.entries[1:]
 
 
 @pytest.mark.parametrize(
@@ -289,3 +271,262 @@ def test_one_that_is_alone_is_taken_as_it_is() -> None:
 )
 def test_is_exact(lines: tuple[str, ...], exact: bool) -> None:
     assert entry(*lines).is_exact is exact
+
+
+def test_wildcards_that_stand_for_themselves() -> None:
+    found = parse("[[device]]", 'name = "a[*][?][[]"', 'uuid = "LVM-[*]"')
+    (one,) = found.entries
+    assert (one.label, one.exact_name, one.exact_uuid, one.is_exact) == ("a*?[", "a*?[", "LVM-*", True)
+    assert found.entries_for(b"a*?[", b"LVM-*") == found.entries
+    assert found.entries_for(b"abc[", b"LVM-*") == ()
+    assert found.named(b"a*?[") == found.identified(b"LVM-*") == found.entries
+    mixed = entry('name = "a[*]*"')
+    assert (mixed.label, mixed.exact_name, mixed.is_exact) == ("a**", "", False)
+    assert mixed.matches("a*b", "")
+    assert not mixed.matches("abb", "")
+    # A quoted wildcard is one character of literal text, a set of characters is none.
+    assert entry('name = "a[*]*"').specificity > entry('name = "a[xy]*"').specificity
+
+
+# -- everything but hashes -----------------------------------------------------------------
+
+FINGERPRINT = "config:" + "a" * 64
+
+
+def test_all_further_keys_of_an_entry() -> None:
+    found = entry(
+        'name = "a"',
+        f'fingerprints = ["{FINGERPRINT}"]',
+        'allow = ["rename", "remove"]',
+        'severity = "warning"',
+        'staged_severity = "critical"',
+        "not_before = 2026-12-24T18:00:00+01:00",
+        "not_after = 2026-12-24T18:00:00Z",
+        'description = "the data"',
+        "[[device.target]]",
+        'type = "verity"',
+        'root_digest = "8343"',
+        "[[device.target]]",
+        "index = 1",
+    )
+    assert found.fingerprints == {FINGERPRINT}
+    assert found.allow == {Operation.RENAME, Operation.REMOVE}
+    assert (found.severity, found.staged_severity) == (Severity.WARNING, Severity.CRITICAL)
+    assert (found.not_before, found.not_after) == (1_798_131_600.0, 1_798_135_200.0)
+    assert found.description == "the data"
+    assert [(rule.index, rule.types) for rule in found.rules] == [(None, ("verity",)), (1, ())]
+    assert found.rules[0].conditions[0].attribute == "root_digest"
+
+
+def test_what_an_entry_demands() -> None:
+    assert not entry('name = "a"').demands
+    assert not entry('name = "a"', "hashes = []", "fingerprints = []").demands
+    for line in (f'hashes = ["{A}"]', f'fingerprints = ["{FINGERPRINT}"]', "target = [{index = 0}]"):
+        assert entry('name = "a"', line).demands
+        assert entry('name = "a"', line).looks_at_configuration is not line.startswith("hashes")
+        assert parse("[[device]]", 'name = "a"', line).looks_at_configuration is not line.startswith("hashes")
+    assert entry('name = "a"').allow == {Operation.RELOAD}
+    assert entry('name = "a"', "allow = []").allow == frozenset()
+
+
+def test_a_serial() -> None:
+    assert parse("serial = 7").serial == 7
+    assert parse().serial is None
+    assert merge([parse("serial = 7"), parse("serial = 8")]).serial is None
+    assert merge([parse("serial = 7")]).serial is None
+
+
+RULE = "[[device]]\nname = 'a'\n[[device.target]]\n"
+REFUSED_TOO = {
+    "fingerprints of another kind": (
+        "[[device]]\nname = 'a'\nfingerprints = ['sha256:00']",
+        "4: device.fingerprints: 'sha256:00' is not a fingerprint: config: and 64 hexadecimal digits",
+    ),
+    "fingerprints in upper case": (
+        f"[[device]]\nname = 'a'\nfingerprints = ['config:{'A' * 64}']",
+        f"4: device.fingerprints: 'config:{'A' * 64}' is not a fingerprint: "
+        "config: and 64 hexadecimal digits",
+    ),
+    "operation": (
+        "[[device]]\nname = 'a'\nallow = ['resize']",
+        "4: device.allow: 'resize' is not a valid Operation; the operations are rename, reload, remove",
+    ),
+    "operations in a text": (
+        "[[device]]\nname = 'a'\nallow = 'rename'",
+        '4: device.allow: must be a list of texts like "rename"',
+    ),
+    "severity": (
+        "[[device]]\nname = 'a'\nseverity = 'low'",
+        "4: device.severity: must be info, warning, critical",
+    ),
+    "severity a number": (
+        "[[device]]\nname = 'a'\nstaged_severity = 1",
+        "4: device.staged_severity: must be info, warning, critical",
+    ),
+    "time without an offset": (
+        "[[device]]\nname = 'a'\nnot_after = 2026-12-24T18:00:00",
+        "4: device.not_after: must be a time with its offset, like 2026-12-24T18:00:00Z",
+    ),
+    "date": (
+        "[[device]]\nname = 'a'\nnot_before = 2026-12-24",
+        "4: device.not_before: must be a time with its offset, like 2026-12-24T18:00:00Z",
+    ),
+    "time as a text": (
+        "[[device]]\nname = 'a'\nnot_before = '2026-12-24T18:00:00Z'",
+        "4: device.not_before: must be a time with its offset, like 2026-12-24T18:00:00Z",
+    ),
+    "end before the beginning": (
+        "[[device]]\nname = 'a'\nnot_before = 2026-12-24T18:00:00Z\nnot_after = 2026-12-24T18:00:00Z",
+        "5: device.not_after: must be later than not_before",
+    ),
+    "description": (
+        "[[device]]\nname = 'a'\ndescription = 1",
+        "4: device.description: must be a text, or left out",
+    ),
+    "serial": ("serial = -1", "2: serial: must be a number from 0"),
+    "serial true": ("serial = true", "2: serial: must be a number from 0"),
+    "serial too large": (f"serial = {1 << 63}", "2: serial: must be a number from 0"),
+    "rules in one table": (
+        "[[device]]\nname = 'a'\n[device.target]\ntype = 'x'",
+        "4: device.target: rules are written [[device.target]]",
+    ),
+    "no rules": ("[[device]]\nname = 'a'\ntarget = []", "4: device.target: has no rules; leave it out"),
+    "an empty rule": (RULE, "4: device.target: needs an index, a type or an attribute"),
+    "a rule": (
+        RULE + "key_size = '>= x'",
+        "5: device.target.key_size: '>= x' is not a comparison like '>= 64'",
+    ),
+    "the second rule of the second entry": (
+        RULE + "type = 'x'\n" + RULE + "type = 'x'\n[[ device . target ]]\nindex = 0\ntype = []",
+        "12: device.target.type: must name at least one target type",
+    ),
+    "a rule in one line": (
+        "[[device]]\nname = 'a'\ntarget = [{v = []}]\n" + RULE + "v = 1",
+        "8: device.target.v: must allow at least one value",
+    ),
+    "a key of a rule on the entry": (
+        "[[device]]\nname = 'a'\nroot_digest = 'x'",
+        "4: device.root_digest: unknown key",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_TOO.values(), ids=REFUSED_TOO.keys())
+def test_refusals_of_further_keys(case: tuple[str, str]) -> None:
+    text, problem = case
+    with pytest.raises(BaselineError) as raised:
+        parse_baseline(HEAD + text + "\n", "site.toml")
+    assert str(raised.value) == f"site.toml:{problem}"
+
+
+def test_rules_are_limited_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baseline, "MAX_RULES", 1)
+    with pytest.raises(BaselineError, match=r"^site\.toml:4: device\.target: more than 1 rules$"):
+        parse("[[device]]", 'name = "a"', "[[device.target]]", "index = 0", "[[device.target]]", "index = 1")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a = " + "[" * 200_000, "is nested too deeply"),
+        ("a = " + "9" * 5000, ""),
+        ("a = 2026-13-01", ""),
+        ("\0", ""),
+    ],
+    ids=["nested", "a long number", "no such date", "NUL"],
+)
+def test_hostile_toml_is_refused_in_one_line(text: str, problem: str) -> None:
+    with pytest.raises(BaselineError, match=rf"^site\.toml.*{problem}") as raised:
+        parse_baseline(HEAD + text, "site.toml")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_description_is_kept_in_part() -> None:
+    assert entry('name = "a"', f'description = "{"x" * 900}"').description == "x" * 500
+
+
+# -- for a time ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lines", "valid"),
+    [
+        ((), [True, True, True, True]),
+        (("not_before = 1970-01-01T00:01:40Z",), [False, True, True, True]),
+        (("not_after = 1970-01-01T00:03:20Z",), [True, True, True, False]),
+        (
+            ("not_before = 1970-01-01T00:01:40Z", "not_after = 1970-01-01T00:03:20Z"),
+            [False, True, True, False],
+        ),
+    ],
+)
+def test_when_an_approval_is_valid(lines: tuple[str, ...], valid: list[bool]) -> None:
+    found = entry('name = "a"', *lines)
+    assert [found.is_valid(now) for now in (99.9, 100.0, 199.9, 200.0)] == valid
+
+
+def test_when_something_changes_next() -> None:
+    found = parse(
+        "[[device]]",
+        'name = "a"',
+        "not_after = 1970-01-01T00:03:20Z",
+        "[[device]]",
+        'name = "b"',
+        "not_before = 1970-01-01T00:01:40Z",
+    )
+    assert [found.next_change(now) for now in (0.0, 99.9, 100.0, 199.9, 200.0)] == [
+        100.0,
+        100.0,
+        200.0,
+        200.0,
+        None,
+    ]
+    assert parse("[[device]]", 'name = "a"').next_change(0.0) is None
+
+
+def test_what_has_not_begun_takes_nothing_from_what_is_approved_until_then() -> None:
+    found = parse(
+        "[[device]]",
+        'name = "a*"',
+        "[[device]]",
+        'name = "abc"',
+        "not_before = 1970-01-01T00:01:40Z",
+        "not_after = 1970-01-01T00:03:20Z",
+    )
+    general, special = found.entries
+    assert found.entries_for(b"abc", b"") == (special,)
+    assert found.entries_for(b"abc", b"", now=99.0) == (general,)
+    assert found.entries_for(b"abc", b"", now=100.0) == (special,)
+    assert found.entries_for(b"abc", b"", now=200.0) == (special,)  # what has ended is not made up for
+    alone = Baseline((special,))
+    assert alone.entries_for(b"abc", b"", now=0.0) == (special,)
+
+
+# -- thousands of entries ------------------------------------------------------------------
+
+
+def test_a_device_is_held_only_to_entries_that_may_be_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [f'[[device]]\nname = "n{number}"\n' for number in range(3000)]
+    lines += [f'[[device]]\nuuid = "u{number}"\n[[device.target]]\nindex = 0\n' for number in range(3000)]
+    found = parse(*lines, "[[device]]", 'name = "n*"')
+    assert len(found.entries) == 6001
+    asked: list[str] = []
+    matches = Entry.matches
+
+    def counted(self: Entry, name: str, uuid: str) -> bool:
+        asked.append(self.label)
+        return matches(self, name, uuid)
+
+    monkeypatch.setattr(Entry, "matches", counted)
+    (chosen,) = found.entries_for(b"n2999", b"u0")
+    assert asked == ["n2999", "u0", "n*"]
+    assert chosen.origin == "site.toml:" + str(2 + 2999 * 3)
+    assert found.entries[5999].origin == "site.toml:" + str(2 + 3000 * 3 + 2999 * 5)
+
+
+def test_an_entry_found_by_name_and_by_uuid_is_one() -> None:
+    found = parse("[[device]]", 'name = "a"', 'uuid = "u"')
+    assert found.entries_for(b"a", b"u") == found.entries
+    assert (found.entries_for(b"a", b"v"), found.entries_for(b"b", b"u")) == ((), ())
+    assert found.named(b"a") == found.identified(b"u") == found.entries
+    assert (found.named(b"b"), found.identified(b"v")) == ((), ())

@@ -5,13 +5,17 @@ from __future__ import annotations
 import datetime
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from dmimad.core.alert import MAX_SECONDS, Alert, Notice, State, Status
 from dmimad.core.cloudevent import CONTENT_TYPE, alert_topic, device_topic, encode, notice_message, timestamp
-from dmimad.core.finding import CODES, Severity, make_finding
+from dmimad.core.finding import CODES, Difference, Severity, make_finding
+from dmimad.core.maintenance import Maintenance
+from dmimad.core.summary import Tally
 
 #: RFC 3339 in UTC, as CloudEvents wants ``time``.
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
@@ -32,8 +36,9 @@ FOUND = make_finding(
     event="device_resume",
 )
 ALERT = Alert("k", FOUND, "a", State.FIRING, 1_700_000_000.25, 1_700_000_002.5, 1)
-FIRING = Notice("id-1", Status.FIRING, ALERT, 1_700_000_002.5, 7)
-RESOLVED = Notice("id-2", Status.RESOLVED, ALERT, 1_700_000_010.75, 9)
+FIRED = 1_700_000_002.5
+FIRING = Notice("id-1", Status.FIRING, ALERT, FIRED, 7)
+RESOLVED = Notice("id-2", Status.RESOLVED, ALERT, 1_700_000_010.75, 9, first=FIRED, last=FIRED)
 
 
 def event(notice: Notice, host: str = "web-1", sequence: int = 3) -> dict[str, Any]:
@@ -66,6 +71,13 @@ def test_a_firing_alert() -> None:
             "actual": "sha256:bb",
             "since": "2023-11-14T22:13:20.250Z",
             "occurrence": 1,
+            "count": 1,
+            "first": "2023-11-14T22:13:22.500Z",
+            "last": "2023-11-14T22:13:22.500Z",
+            "flapping": False,
+            "maintenance": None,
+            "differences": [],
+            "summary": None,
             "evidence": {
                 "record": 7,
                 "baseline": "b.toml:2",
@@ -116,6 +128,68 @@ def test_severities(severity: Severity, number: int) -> None:
     found = event(notice)
     assert (found["severitytext"], found["severitynumber"]) == (severity.value.upper(), number)
     assert notice_message(notice, "h", 1).topic == f"dmimad/v1/h/alert/{severity.value}"
+
+
+def test_what_has_repeated_says_how_often() -> None:
+    found = event(replace(FIRING, count=7, first=FIRED - 60, last=FIRED, flapping=True))["data"]
+    assert (found["count"], found["flapping"]) == (7, True)
+    assert (found["first"], found["last"]) == ("2023-11-14T22:12:22.500Z", "2023-11-14T22:13:22.500Z")
+
+
+def test_an_expected_change_is_information_and_says_what_it_would_be() -> None:
+    maintenance = Maintenance("m1", "a*", "new disks", "alice", FIRED - 60, FIRED + 60)
+    notice = replace(FIRING, maintenance=maintenance)
+    found = event(notice)
+    assert notice_message(notice, "h", 1).topic == "dmimad/v1/h/alert/info"
+    assert (found["severitytext"], found["severitynumber"], found["data"]["severity"]) == ("INFO", 9, "info")
+    assert found["data"]["maintenance"] == {
+        "id": "m1",
+        "reason": "new disks",
+        "until": "2023-11-14T22:14:22.500Z",
+        "severity": "critical",
+    }
+
+
+def test_differences_are_told_and_bounded() -> None:
+    many = tuple(Difference(number, "cipher", "aes", "null") for number in range(100))
+    finding = replace(FOUND, differences=(Difference(None, "name", "a", "b"), *many))
+    found = event(replace(FIRING, alert=replace(ALERT, finding=finding)))["data"]["differences"]
+    assert len(found) == 64
+    assert found[0] == {"target": None, "attribute": "name", "expected": "a", "actual": "b"}
+    assert found[1]["target"] == 0
+
+
+def test_a_summary() -> None:
+    left, tally = Tally(), Tally()
+    left.add("drift.active", Severity.CRITICAL, "a")
+    tally.add("drift.active", Severity.CRITICAL, "a")
+    tally.add("device.removed", Severity.WARNING, "b", resolved=True)
+    found = event(replace(FIRING, summary=tally.summary(left.summary())))["data"]["summary"]
+    assert found == {
+        "alerts": 2,
+        "resolved": 1,
+        "by_code": {"device.removed": 1, "drift.active": 1},
+        "by_severity": {"info": 0, "warning": 1, "critical": 1},
+        "devices": ["a", "b"],
+        "more_devices": 0,
+        "holding": {
+            "alerts": 1,
+            "resolved": 0,
+            "by_code": {"drift.active": 1},
+            "by_severity": {"info": 0, "warning": 0, "critical": 1},
+            "devices": ["a"],
+            "more_devices": 0,
+            "holding": None,
+        },
+    }
+
+
+def test_an_event_is_signed_as_it_is_sent() -> None:
+    def sign(unsigned: Mapping[str, object]) -> Mapping[str, object]:
+        return {**unsigned, "dssematerial": str(unsigned["id"])}
+
+    found = json.loads(notice_message(FIRING, "web-1", 3, sign).payload)
+    assert found == {**event(FIRING), "dssematerial": "id-1"}
 
 
 def test_an_alert_about_no_device_is_about_the_host() -> None:

@@ -7,6 +7,7 @@ without its database.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -29,6 +30,13 @@ from tests.core.kernel import DIALECTS, Kernel, linears, opaque
 from tests.core.lists import Item, ascii_record, binary_record, violation
 from tests.core.monitored import BAD, GOOD, OTHER, Disk, Host, Told, approved, encoded, label, listed, told
 from tests.core.replaying import replay
+
+
+def fingerprint(start: int) -> str:
+    """Of the model kernel's linear target of 8 sectors on a device that nobody names."""
+    text = f'["dmimad-config-1",[[8,"linear",[["device_name","number:1:0","device"],["start","{start}"]]]]]'
+    return "config:" + hashlib.sha256(text.encode()).hexdigest()
+
 
 # -- the main path -------------------------------------------------------------------------
 
@@ -56,6 +64,7 @@ def test_without_a_baseline_devices_are_followed_and_nothing_is_told() -> None:
         "minor": 0,
         "active": {
             "hash": good,
+            "fingerprint": fingerprint(0),
             "name": "a",
             "uuid": "",
             "num_targets": 1,
@@ -65,6 +74,7 @@ def test_without_a_baseline_devices_are_followed_and_nothing_is_told() -> None:
         },
         "inactive": {
             "hash": bad,
+            "fingerprint": fingerprint(8),
             "name": "a",
             "uuid": "",
             "num_targets": 1,
@@ -94,6 +104,8 @@ def test_a_table_that_is_not_approved_from_load_to_repair() -> None:
         "record": 5,
         "baseline": "b.toml:2",
         "witness": "measured",
+        "slot": "active",
+        "hash": label("a", BAD),
         "template_digest": host.kernel.items[5].template_digest().hex(),
         "event": "device_resume",
     }
@@ -583,16 +595,20 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "position": (lambda whole: whole["checkpoint"].update(position=[]), "a stored object is missing"),
     "tracker": (lambda whole: whole["checkpoint"].pop("tracker"), "a stored object is missing"),
     "evidence": (lambda whole: whole["checkpoint"].update(evidence=1), "a stored object is missing"),
+    "evidence of a device": (
+        lambda whole: whole["devices"]["254:0"].update(evidence=1),
+        "a stored object is missing",
+    ),
     "index": (
-        lambda whole: whole["checkpoint"]["evidence"]["254:0"].update(x=["", ""]),
+        lambda whole: whole["devices"]["254:0"]["evidence"].update(x=["", ""]),
         "stored evidence is damaged",
     ),
     "pair": (
-        lambda whole: whole["checkpoint"]["evidence"]["254:0"].update({"2": ""}),
+        lambda whole: whole["devices"]["254:0"]["evidence"].update({"2": ""}),
         "stored evidence is damaged",
     ),
     "triple": (
-        lambda whole: whole["checkpoint"]["evidence"]["254:0"].update({"2": ["", "", ""]}),
+        lambda whole: whole["devices"]["254:0"]["evidence"].update({"2": ["", "", ""]}),
         "stored evidence is damaged",
     ),
     "alert": (lambda whole: whole["alerts"].update(k={}), "a stored alert is damaged"),
@@ -945,3 +961,122 @@ def _rich_disk() -> Disk:
 
 def rich_state() -> Stored:
     return _rich_disk().load()
+
+
+# -- approvals for a time, and what is kept over a restart ---------------------------------
+
+
+def for_a_time(*lines: str) -> Baseline:
+    return listed(f'name = "a"\nhashes = ["{label("a", GOOD)}"]\n' + "\n".join(lines))
+
+
+def test_an_approval_that_begins_and_ends_is_judged_when_it_does() -> None:
+    baseline = for_a_time("not_before = 1970-01-01T00:01:40Z", "not_after = 1970-01-01T00:03:20Z")
+    host = Host(baseline, hold_off=2.0)
+    assert host.monitor.next_due() is None  # nothing has been read
+    host.kernel.create(b"a", GOOD)
+    assert host.look(97.0) == []
+    assert host.tick(99.0) == [("drift.active", "firing", "a")]
+    assert host.monitor.next_due() == 100.0
+    assert host.tick(100.0) == [("drift.active", "resolved", "a")]
+    assert host.monitor.next_due() == 200.0
+    assert host.tick(199.9) == []
+    assert host.tick(200.0) == []
+    assert host.tick(202.0) == [("drift.active", "firing", "a")]
+    assert "not approved at this time" in host.last()["message"]
+    assert host.monitor.next_due() is None
+
+
+def test_an_approval_ends_although_the_daemon_was_restarted() -> None:
+    host = Host(for_a_time("not_after = 1970-01-01T00:03:20Z"))
+    host.kernel.create(b"a", GOOD)
+    assert host.look(100.0) == []
+    host.restart()
+    assert host.look(150.0) == []
+    assert host.monitor.next_due() == 200.0
+    host.restart()
+    assert host.look(250.0) == [("drift.active", "firing", "a")]
+
+
+def test_a_clock_set_back_behind_the_beginning_of_an_approval() -> None:
+    host = Host(for_a_time("not_before = 1970-01-01T00:01:40Z"))
+    host.kernel.create(b"a", GOOD)
+    assert host.look(150.0) == []
+    assert host.tick(140.0) == []
+    assert host.tick(50.0) == [("drift.active", "firing", "a")]
+    assert host.tick(100.0) == [("drift.active", "resolved", "a")]
+
+
+def test_a_device_below_that_changes_its_name_is_found_when_the_list_is_read() -> None:
+    names: dict[tuple[int, int], tuple[str, ...]] = {}
+    text = '["dmimad-config-1",[[8,"linear",[["device_name","serial:x","device"],["start","0"]]]]]'
+    wanted = "config:" + hashlib.sha256(text.encode()).hexdigest()
+    host = Host(listed(f'name = "a"\nfingerprints = ["{wanted}"]'), hold_off=2.0)
+    host.monitor = Monitor(host.policy, host.baseline, host.boot, names=lambda number: names.get(number, ()))
+    host.kernel.create(b"a", GOOD)
+    host.look(10.0)
+    names[1, 0] = ("serial:x",)
+    host.look(11.0)
+    assert host.tick(20.0) == []
+    (document,) = map(json.loads, host.monitor.retained().values())
+    assert (document["active"]["fingerprint"], document["verdict"]) == (wanted, "approved")
+    names[1, 0] = ("serial:y",)
+    host.see(30.0)
+    assert host.tick(40.0) == [("drift.active", "firing", "a")]
+
+
+def moments_of(host: Host) -> list[float | None]:
+    moments: list[float | None] = json.loads(host.disk.devices["254:0"])["moments"]
+    return moments
+
+
+def test_a_state_without_moments_is_read_and_a_damaged_one_refused() -> None:
+    host = Host(approved(a=(GOOD,)))
+    host.kernel.create(b"a", GOOD)
+    host.look(10.0)
+    assert moments_of(host) == [10.0, 10.0, 10.0]
+    device = json.loads(host.disk.devices["254:0"])
+    host.disk.devices["254:0"] = encoded({**device, "moments": "x"})
+    with pytest.raises(ResumeError):
+        host.restart()
+    del device["moments"]
+    host.disk.devices["254:0"] = encoded(device)
+    host.restart()
+    assert host.look(20.0) == []
+    assert moments_of(host) == [None, None, None]
+
+
+def test_a_state_of_before_has_evidence_and_moments_in_the_checkpoint() -> None:
+    host = Host(approved(a=(GOOD,)))
+    host.kernel.create(b"a", GOOD)
+    host.look(10.0)
+    device, checkpoint = json.loads(host.disk.devices["254:0"]), json.loads(host.disk.checkpoint or "")
+    for name in ("evidence", "moments"):
+        checkpoint[name] = {"254:0": device.pop(name)}
+    host.disk.devices["254:0"], host.disk.checkpoint = encoded(device), encoded(checkpoint)
+    host.restart()
+    assert host.look(20.0) == []
+    assert moments_of(host) == [10.0, 10.0, 10.0]
+    (stored,) = host.disk.devices.values()
+    assert set(json.loads(stored)["evidence"]) == set(checkpoint["evidence"]["254:0"])
+
+
+def test_what_was_done_to_a_device_is_not_told_again_after_a_restart() -> None:
+    both = f'hashes = ["{label("a", GOOD)}", "{label("a", OTHER)}"]'
+    host = Host(listed(f'name = "a"\n{both}\nallow = []', 'name = "c"'))
+    host.kernel.create(b"a", GOOD)
+    host.kernel.create(b"c", GOOD)
+    assert host.look(10.0) == []
+    host.kernel.load(b"a", OTHER)
+    host.kernel.resume(b"a")
+    host.kernel.rename(b"c", b"d")
+    assert sorted(host.look(20.0)) == [
+        ("device.reloaded", "firing", "a"),
+        ("device.renamed", "firing", "d"),
+        ("drift.inactive", "firing", "a"),
+        ("drift.inactive", "resolved", "a"),
+    ]
+    host.restart()
+    assert host.look(30.0) == []
+    host.kernel.rename(b"d", b"c")
+    assert host.look(40.0) == [("device.renamed", "resolved", "d")]

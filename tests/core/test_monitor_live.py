@@ -136,7 +136,13 @@ def test_a_swap_without_a_record_from_the_look_that_finds_it_to_its_end() -> Non
     assert host.tick(22.1) == [("drift.active", "firing", "a")]
     assert host.last()["actual"] == label("a", BAD)
     assert host.last()["expected"] == label("a", GOOD)
-    assert host.last()["evidence"] == {"record": None, "baseline": "b.toml:2", "witness": "observed"}
+    assert host.last()["evidence"] == {
+        "record": None,
+        "baseline": "b.toml:2",
+        "witness": "observed",
+        "slot": "active",
+        "hash": label("a", BAD),
+    }
     swap(host.kernel, GOOD)
     assert host.see(30.0) == (True, [])
     assert host.see(30.1) == (False, [("drift.active", "resolved", "a")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -21,11 +22,15 @@ TEXT = (
     b"target_index=0,target_begin=0,target_len=8,target_name=linear,target_version=1.4.0,start=0;"
     b"target_index=1,target_begin=8,target_len=16,"
 )
+#: Two targets, of which the second is opaque: its type is no part of it.
+FINGERPRINT = (
+    "config:" + hashlib.sha256(b'["dmimad-config-1",[[8,"linear",[["start","0"]]],[16,null,[]]]]').hexdigest()
+)
 MEASURED_TARGETS = [
     {"begin": 0, "length": 8, "type": "linear"},
     {"begin": 8, "length": 16, "type": None},
 ]
-LIVE_TABLE = LiveTable((LiveTarget(0, 8, "linear", b"x;"), LiveTarget(8, 16, "zero", b"")))
+LIVE_TABLE = LiveTable((LiveTarget(0, 8, "linear", b"target_name=linear;"), LiveTarget(8, 16, "zero", b"")))
 LIVE_TARGETS = [
     {"begin": 0, "length": 8, "type": "linear"},
     {"begin": 8, "length": 16, "type": "zero"},
@@ -105,6 +110,7 @@ def test_a_slot(
     measured_at = 5 if slot == "active" else 6
     assert document[slot] == {
         "hash": LABEL,
+        "fingerprint": FINGERPRINT,
         "name": "a\\xff",
         "uuid": "u",
         "num_targets": 2,
@@ -126,6 +132,7 @@ def test_a_table_that_nobody_has_told() -> None:
     unknown = Table(b"", b"a", b"", 0, provenance=Provenance.OBSERVED)
     assert view(device(active=unknown), live(active=LiveTable(None)))["active"] == {
         "hash": "unknown",
+        "fingerprint": None,
         "name": "a",
         "uuid": "",
         "num_targets": 0,

@@ -261,7 +261,7 @@ def test_any_baseline(lines: list[str]) -> None:
     if found is not None:
         assert len(found.entries) == sum(line == "[[device]]" for line in lines)
         for entry in found.entries:
-            found.entry_for(b"x" * 100, b"\xff")
+            found.entries_for(b"x" * 100, b"\xff")
             assert entry.origin.startswith("file:")
 
 

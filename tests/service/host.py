@@ -16,8 +16,8 @@ DEADLINE_SECONDS = 60.0
 class Host:
     """A host in a directory of its own; its settings lead everything into that directory.
 
-    Alerts have no hold-off unless `alerts` says otherwise, so that what the daemon sends depends on
-    the list alone and not on the time it took.
+    Alerts have no hold-off and each is told by itself unless `alerts` says otherwise, so that what the daemon
+    sends depends on the list alone and not on the time it took.
     """
 
     def __init__(
@@ -30,15 +30,17 @@ class Host:
         self.state = directory / "state"
         self.baseline = baseline or directory / "baseline.d"
         self.settings = directory / "dmimad.toml"
+        self.socket = directory / "control.sock"
         self.baseline.mkdir(exist_ok=True)
         self._sections: dict[str, dict[str, Any]] = {
             "host": {"id": name},
             "source": {"path": str(self.list)},
             "mqtt": {"port": broker_port},
             "metrics": {"port": 0},
+            "control": {"socket": str(self.socket)},
             "state": {"directory": str(self.state)},
             "baseline": {"directory": str(self.baseline)},
-            "alerts": {"hold_off_seconds": 0},
+            "alerts": {"hold_off_seconds": 0, "storm_threshold": 0, "flap_threshold": 0},
             "log": {"format": "json"},
         }
         self.configure()
@@ -117,5 +119,6 @@ class Host:
 
 def entry(name: str, hashes: Iterable[str] = (), *, required: bool = False) -> str:
     """One [[device]] of a baseline."""
-    lines = ["[[device]]", f"name = {json.dumps(name)}", f"hashes = {json.dumps(list(hashes))}"]
+    lines, approved = ["[[device]]", f"name = {json.dumps(name)}"], list(hashes)
+    lines += [f"hashes = {json.dumps(approved)}"] if approved else []
     return "\n".join([*lines, "required = true"] if required else lines) + "\n"

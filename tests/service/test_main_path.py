@@ -27,6 +27,7 @@ SEVERITIES = ("info", "warning", "critical")
 RECORDS = [*range(20), *range(26, 43)]
 
 #: What each record brings: (code, status, subject, record).  -1: the records before there is any device.
+ODD = "a,b;c=d\\e"
 STORY: dict[int, list[tuple[str, str, str, int | None]]] = {
     -1: [("device.missing", FIRING, "both", None)],
     4: [("drift.inactive", FIRING, "linear1", 4)],
@@ -37,9 +38,21 @@ STORY: dict[int, list[tuple[str, str, str, int | None]]] = {
     10: [("drift.active", RESOLVED, "linear1", 10), ("device.removed", FIRING, "linear1", 10)],
     11: [("device.removed", RESOLVED, "linear1", 11), ("drift.inactive", FIRING, "linear1", 11)],
     12: [("drift.inactive", RESOLVED, "linear1", 12), ("drift.active", FIRING, "linear1", 12)],
-    # Under its new name nobody knows it; the subject stays what it was when it fired.
-    13: [("drift.active", RESOLVED, "linear1", 13), ("device.unexpected", FIRING, "linear=2", 11)],
-    19: [("device.unexpected", RESOLVED, "linear=2", 19)],
+    # Its table is no better for another name; subjects stay what they were when they fired.
+    13: [("device.renamed", FIRING, "linear=2", 13)],
+    15: [("device.renamed", RESOLVED, "linear=2", 15), ("device.renamed", FIRING, ODD, 15)],
+    16: [("drift.inactive", FIRING, ODD, 16)],
+    17: [("device.renamed", RESOLVED, ODD, 17), ("device.renamed", FIRING, "plain", 17)],
+    18: [
+        ("drift.active", RESOLVED, "linear1", 18),
+        ("drift.inactive", RESOLVED, ODD, 18),
+        ("drift.active", FIRING, "plain", 18),
+    ],
+    19: [
+        ("device.renamed", RESOLVED, "plain", 19),
+        ("drift.active", RESOLVED, "plain", 19),
+        ("device.removed", FIRING, "linear1", 19),
+    ],
     21: [("device.missing", RESOLVED, "both", 21)],
     23: [("device.missing", FIRING, "both", 23)],
     24: [("device.unexpected", FIRING, "alias1", 24)],
@@ -107,7 +120,11 @@ class TestGrowingList:
                 severity: await daemon.metric("dmimad_alerts_firing", severity=severity)
                 for severity in SEVERITIES
             }
-            assert firing == {"info": 0, "warning": 1, "critical": 1}  # flip was removed; both is missing
+            assert firing == {
+                "info": 0,
+                "warning": 2,
+                "critical": 1,
+            }  # linear1 and flip were removed; both is missing
             assert await daemon.terminate() == 0
 
     async def test_what_is_in_an_alert(self, broker: Broker, approving: Host, records: list[bytes]) -> None:
@@ -139,12 +156,21 @@ class TestGrowingList:
                 "actual": load_hash(records[5]),
                 "since": active.event["data"]["since"],
                 "occurrence": 1,
+                "count": 1,
+                "first": active.event["time"],
+                "last": active.event["time"],
+                "flapping": False,
+                "maintenance": None,
+                "differences": [],
+                "summary": None,
                 "evidence": {
                     "record": 6,
                     "template_digest": template_digest(records[6]),
                     "event": "device_resume",
                     "baseline": f"{approving.baseline / 'main.toml'}:2",
                     "witness": "measured",
+                    "slot": "active",
+                    "hash": load_hash(records[5]),
                 },
             },
         }
@@ -182,6 +208,7 @@ class TestRetained:
             assert staged["inactive"]["hash"] == load_hash(records[2])
             assert (staged["name"], staged["verdict"]) == ("linear1", "approved")
             drifted = await after(8)
+            assert drifted["active"]["fingerprint"] != drifted["inactive"]["fingerprint"]
             assert drifted == {
                 "key": "254:0",
                 "name": "linear1",
@@ -190,6 +217,7 @@ class TestRetained:
                 "minor": 0,
                 "active": {
                     "hash": load_hash(records[5]),
+                    "fingerprint": drifted["active"]["fingerprint"],
                     "name": "linear1",
                     "uuid": "",
                     "num_targets": 1,
@@ -199,6 +227,7 @@ class TestRetained:
                 },
                 "inactive": {
                     "hash": load_hash(records[7]),
+                    "fingerprint": drifted["inactive"]["fingerprint"],
                     "name": "linear1",
                     "uuid": "",
                     "num_targets": 1,

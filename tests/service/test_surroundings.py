@@ -207,11 +207,6 @@ WRONG_SETTINGS: dict[str, tuple[Callable[[str], str], str, str]] = {
     "out of range": (lambda text: text.replace("port = 0", "port = 70000"), "metrics.port", "65535"),
     "unknown section": (lambda text: text + "[alert]\n", "alert", "alerts"),
     "no TOML": (lambda text: text + "[[[\n", "", "not valid TOML"),
-    "not supported": (
-        lambda text: text.replace("[alerts]", '[alerts]\nsigning_key_file = "key.pem"'),
-        "alerts.signing_key_file",
-        "not supported",
-    ),
 }
 
 

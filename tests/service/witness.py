@@ -24,6 +24,9 @@ import aiomqtt
 
 from tests.broker import Broker, Received, Subscriber
 
+#: Members of an alert's data that depend on when it was found.
+_MOMENTS = frozenset({"since", "first", "last", "duration_seconds"})
+
 
 @dataclass(frozen=True, slots=True)
 class Alert:
@@ -57,7 +60,7 @@ class Alert:
         data = self.event["data"].items()
         return {
             **event,
-            "data": {key: value for key, value in data if key not in ("since", "duration_seconds")},
+            "data": {key: value for key, value in data if key not in _MOMENTS},
         }
 
 

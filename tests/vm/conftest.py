@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.vm.cache import Cache, cache_directory
+from tests.vm.guest.guest import REPORT
 from tests.vm.image import PROJECT, prepare
 from tests.vm.machine import Hardware, boot, environment_timeout
 from tests.vm.programs import VmError, unfit
@@ -83,9 +84,12 @@ def _say(text: str) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """A line per machine."""
+    """A line per machine, and what its scenarios have to tell people."""
     futures = [future for future in config.stash.get(_FUTURES, {}).values() if future.done()]
     reports = [future.result() for future in futures if not future.exception()]
     if reports:
         terminalreporter.section("machines")
         terminalreporter.write_line(summary(reports))
+        for path in [path for report in reports for path in sorted(report.out.rglob(REPORT))]:
+            terminalreporter.section(str(path.parent.relative_to(OUT)), sep="-")
+            terminalreporter.write_line(path.read_text(encoding="utf-8"))

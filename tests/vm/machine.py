@@ -1,7 +1,8 @@
-"""A virtual machine: QEMU in software emulation, a TPM 2 by swtpm, a disk, a folder shared with the guest.
+"""A virtual machine: QEMU in software emulation, a TPM 2 by swtpm, disks, a folder shared with the guest.
 
 KVM is never used: it is not everywhere, and inside another machine it may hang. A machine ends when its
-scenarios do (the guest switches itself off), by a kernel bug (`oops=panic`), or by the time limit.
+scenarios do (the guest switches itself off), by a kernel bug (`oops=panic`), or by the time limit. If a
+scenario goes on after a reboot, it is switched on again, with the same TPM and disks, these in another order.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from pathlib import Path
 
 from tests.vm.image import PROJECT, Image
 from tests.vm.programs import VmError, program, run
-from tests.vm.report import Report, parse_results
+from tests.vm.report import CONTINUED, Report, parse_results
 
 DEFAULT_TIMEOUT_SECONDS = 2400.0
 MEMORY_MIB = 3072
-DISK_BYTES = 600 << 20
+# By their serial numbers; the first is for the scenarios of one boot, which know it as /dev/vda.
+DISK_BYTES = {"vm-scratch": 600 << 20, "vm-alpha": 320 << 20, "vm-beta": 128 << 20, "vm-gamma": 64 << 20}
+MAX_BOOTS = 4
 # Both witnesses' ground: device-mapper's critical data is measured, files are not.
 COMMAND_LINE = "lsm=integrity,lockdown ima_policy=critical_data"
 _ALWAYS = "console=ttyS0 quiet mitigations=off oops=panic panic=-1 rdinit=/vm-init"
@@ -31,6 +34,9 @@ _SWTPM_SECONDS = 20.0
 # What runs in the guest, below the project; importable there under the same names.
 GUEST_FOLDERS = ("tests/vm/guest", "tests/vm/scenarios")
 NAMES = "names.txt"
+BOOT = "boot.txt"
+# What each boot writes anew: kept in a folder of its own when another boot follows.
+BOOT_FILES = ("serial.log", "qemu.log", "swtpm.log", "console.log", "dmesg.txt", "status.txt", "release.txt")
 GUEST_FILES = ("tests/__init__.py", "tests/vm/__init__.py")
 
 
@@ -47,17 +53,67 @@ class Hardware:
 def boot(kernel: str, image: Image, scenarios: Sequence[str], out: Path, hardware: Hardware) -> Report:
     """Run the scenarios on a machine of its own; `out` is emptied and filled with all that came of it."""
     with _own(out), tempfile.TemporaryDirectory(prefix="dmimad-vm-") as name:
-        _share(out, scenarios, hardware.project)
-        directory = Path(name)
-        disk = directory / "disk"
-        with disk.open("wb") as file:
-            file.truncate(DISK_BYTES)
-        with _tpm(directory, out / "swtpm.log", hardware.tpm_banks) as tpm:
-            command = [*_qemu(image, disk, out, hardware.command_line), *tpm]
-            started = time.time()
-            trouble = _run_qemu(command, out, hardware.timeout_seconds)
-            seconds = time.time() - started
-    return _report(kernel, out, started, seconds, trouble)
+        _share(out, hardware.project)
+        machine = Machine(image, Path(name), out, hardware)
+        machine.make()
+        started, names, number = time.time(), tuple(scenarios), 1
+        trouble = machine.boot(number, names)
+        # The last that the guest writes before it starts main.py.
+        up = _modified(out / "release.txt")
+        while not trouble and (names := _going_on(out)):
+            if number == MAX_BOOTS:
+                trouble = f"after {MAX_BOOTS} boots these want more: {', '.join(names)}"
+                break
+            _put_away(out, out / f"boot-{number}")
+            number += 1
+            trouble = machine.boot(number, names)
+        return Report(
+            kernel=kernel,
+            release=_text(out / "release.txt").strip(),
+            out=out,
+            results=parse_results(_text(out / "results.jsonl")),
+            trouble=trouble,
+            seconds_to_main=None if up is None else up - started,
+            seconds=time.time() - started,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What outlives a reboot: disks and TPM in `directory`, results in `out`."""
+
+    image: Image
+    directory: Path
+    out: Path
+    hardware: Hardware
+
+    def make(self) -> None:
+        """Empty disks, a TPM that has never been used."""
+        for serial, size in DISK_BYTES.items():
+            with (self.directory / serial).open("wb") as file:
+                file.truncate(size)
+        if banks := self.hardware.tpm_banks:
+            state = self.directory / "tpm"
+            state.mkdir()
+            run(("swtpm_setup", "--tpm2", "--tpmstate", state, "--pcr-banks", ",".join(banks), "--overwrite"))
+
+    def boot(self, number: int, scenarios: Sequence[str]) -> str:
+        """From switching on to switching off; what was wrong, empty if nothing."""
+        (self.out / NAMES).write_text("".join(f"{name}\n" for name in scenarios), encoding="utf-8")
+        (self.out / BOOT).write_text(f"{number}\n", encoding="utf-8")
+        with _tpm(self.directory, self.out / "swtpm.log", self.hardware.tpm_banks) as tpm:
+            command = [*_qemu(self.image, self.out, self.hardware.command_line), *self.disks(number), *tpm]
+            trouble = _run_qemu(command, self.out, self.hardware.timeout_seconds)
+        return trouble or _trouble(self.out)
+
+    def disks(self, number: int) -> Iterator[str]:
+        """QEMU's arguments for the disks; after each boot every disk has another place."""
+        serials = list(DISK_BYTES)
+        first = -(number - 1) % len(serials)
+        for serial in serials[first:] + serials[:first]:
+            file = self.directory / serial
+            yield from ("-drive", f"id={serial},file={file},format=raw,if=none,cache=unsafe")
+            yield from ("-device", f"virtio-blk-pci,drive={serial},serial={serial}")
 
 
 @contextmanager
@@ -78,9 +134,8 @@ def _own(out: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _share(out: Path, scenarios: Sequence[str], project: Path) -> None:
+def _share(out: Path, project: Path) -> None:
     """Fill the folder that the guest sees as /out."""
-    (out / NAMES).write_text("".join(f"{name}\n" for name in scenarios), encoding="utf-8")
     for folder in GUEST_FOLDERS:
         if (project / folder).is_dir():
             shutil.copytree(project / folder, out / folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -94,13 +149,12 @@ def _share(out: Path, scenarios: Sequence[str], project: Path) -> None:
 
 @contextmanager
 def _tpm(directory: Path, log: Path, banks: Sequence[str]) -> Iterator[Sequence[str]]:
-    """A software TPM for one machine; gives QEMU's arguments."""
+    """A software TPM for one boot; gives QEMU's arguments."""
     if not banks:
         yield ()
         return
     state, socket = directory / "tpm", directory / "tpm.sock"
-    state.mkdir()
-    run(("swtpm_setup", "--tpm2", "--tpmstate", state, "--pcr-banks", ",".join(banks), "--overwrite"))
+    socket.unlink(missing_ok=True)
     command = (*_dies_with_us("swtpm"), "socket", "--tpm2", "--terminate", "--tpmstate", f"dir={state}")
     with log.open("wb") as file:
         control = ("--ctrl", f"type=unixio,path={socket}")
@@ -125,7 +179,7 @@ def _dies_with_us(name: str) -> tuple[str, ...]:
     return program("setpriv"), "--pdeathsig", "KILL", "--", program(name)
 
 
-def _qemu(image: Image, disk: Path, out: Path, command_line: str) -> list[str]:
+def _qemu(image: Image, out: Path, command_line: str) -> list[str]:
     shared = str(out).replace(",", ",,")  # QEMU's way to write a comma inside an option
     return [
         *(*_dies_with_us("qemu-system-x86_64"), "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"),
@@ -133,7 +187,6 @@ def _qemu(image: Image, disk: Path, out: Path, command_line: str) -> list[str]:
         *("-chardev", f"file,id=serial,path={shared}/serial.log", "-serial", "chardev:serial"),
         *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", f"{_ALWAYS} {command_line}"),
         *("-virtfs", f"local,path={shared},mount_tag=out,security_model=none,id=out,multidevs=remap"),
-        *("-drive", f"file={disk},format=raw,if=virtio,cache=unsafe"),
     ]
 
 
@@ -154,25 +207,30 @@ def _run_qemu(command: Sequence[str], out: Path, timeout_seconds: float) -> str:
     return ""
 
 
-def _report(kernel: str, out: Path, started: float, seconds: float, trouble: str) -> Report:
-    serial, release, status = (_text(out / name) for name in ("serial.log", "release.txt", "status.txt"))
-    if not trouble and "Kernel panic" in serial:
+def _trouble(out: Path) -> str:
+    """Why a boot did not come to its end, by what it left; empty if it did."""
+    serial, status = _text(out / "serial.log"), _text(out / "status.txt").strip()
+    if "Kernel panic" in serial:
         panic = next(line for line in serial.splitlines() if "Kernel panic" in line)
-        trouble = f"the kernel panicked: {panic.strip()}"
-    if not trouble and status.strip() != "0":
-        trouble = f"guest/main.py ended with {status.strip() or 'no status'}"
-    up = out / "release.txt"
-    # The last that the guest writes before it starts main.py.
-    seconds_to_main = up.stat().st_mtime - started if up.exists() else None
-    return Report(
-        kernel=kernel,
-        release=release.strip(),
-        out=out,
-        results=parse_results(_text(out / "results.jsonl")),
-        trouble=trouble,
-        seconds_to_main=seconds_to_main,
-        seconds=seconds,
-    )
+        return f"the kernel panicked: {panic.strip()}"
+    return "" if status == "0" else f"guest/main.py ended with {status or 'no status'}"
+
+
+def _going_on(out: Path) -> tuple[str, ...]:
+    """The scenarios that want another boot."""
+    results = parse_results(_text(out / "results.jsonl"))
+    return tuple(name for name, result in results.items() if result.status == CONTINUED)
+
+
+def _put_away(out: Path, folder: Path) -> None:
+    folder.mkdir()
+    for name in BOOT_FILES:
+        if (out / name).exists():
+            (out / name).rename(folder / name)
+
+
+def _modified(path: Path) -> float | None:
+    return path.stat().st_mtime if path.exists() else None
 
 
 def _text(path: Path) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-STATUSES = ("passed", "failed", "skipped")
+#: What a scenario says that goes on after a reboot; if it is its last word, the reboot went wrong.
+CONTINUED = "continued"
+STATUSES = ("passed", "failed", "skipped", CONTINUED)
 _LAST_LINES = 40
 
 
@@ -37,9 +39,10 @@ class Report:
         """All that helps to understand why this scenario did not pass."""
         result = self.results.get(scenario)
         folder = self.out / scenario
-        logs = sorted(folder.glob("*.log")) if folder.is_dir() else []
+        last = next(iter(sorted(folder.glob("boot-*"), reverse=True)), folder)
+        logs = sorted(last.glob("*.log"))
         parts = [f"kernel {self.kernel} ({self.release or 'did not come up'}), scenario {scenario}"]
-        if result is None:
+        if result is None or result.status == CONTINUED:
             ended = f"it has no result: {self.trouble or 'the guest wrote none'}"
             parts += [
                 ended,
@@ -54,8 +57,11 @@ class Report:
 
 
 def parse_results(text: str) -> Mapping[str, ScenarioResult]:
-    """Results by scenario. A line cut off by the machine's end, or one that is no result, is left out."""
-    results = {}
+    """Results by scenario, the last of several boots with the seconds of all.
+
+    A line cut off by the machine's end, or one that is no result, is left out.
+    """
+    results: dict[str, ScenarioResult] = {}
     for line in text.splitlines():
         try:
             fields = json.loads(line)
@@ -68,7 +74,9 @@ def parse_results(text: str) -> Mapping[str, ScenarioResult]:
         except (ValueError, TypeError, KeyError, AttributeError):
             continue
         if result.status in STATUSES:
-            results[result.scenario] = result
+            before = results.get(result.scenario)
+            seconds = result.seconds + (0.0 if before is None else before.seconds)
+            results[result.scenario] = replace(result, seconds=round(seconds, 1))
     return results
 
 

@@ -19,6 +19,7 @@ PACKAGES = (
     "dbus",
     "dmsetup",
     "e2fsprogs",
+    "fdisk",
     "iproute2",
     "kmod",
     "lvm2",

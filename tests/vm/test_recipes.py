@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -10,7 +13,8 @@ import pytest
 
 from tests.vm import archive
 from tests.vm.cache import Cache, cache_directory, fingerprint
-from tests.vm.machine import DEFAULT_TIMEOUT_SECONDS, environment_timeout
+from tests.vm.image import Image
+from tests.vm.machine import DEFAULT_TIMEOUT_SECONDS, DISK_BYTES, Hardware, Machine, environment_timeout
 from tests.vm.packages import SERIES, KernelSeries, Package, newest, parse_index, series
 from tests.vm.programs import VmError, run
 from tests.vm.report import Report, ScenarioResult, parse_results, summary
@@ -255,6 +259,22 @@ nothing
             "two": ScenarioResult("two", "failed", "why", 0.0),
         }
 
+    def test_a_scenario_of_several_boots_has_the_result_of_the_last(self) -> None:
+        boots = [("continued", 3.25), ("continued", 1.0), ("passed", 2.0)]
+        lines = [json.dumps({"scenario": "one", "status": status, "seconds": s}) for status, s in boots]
+        assert parse_results("\n".join(lines))["one"] == ScenarioResult("one", "passed", "", 6.2)
+        assert parse_results("\n".join(lines[:2]))["one"].status == "continued"
+
+    def test_explain_a_reboot_that_went_wrong(self, tmp_path: Path) -> None:
+        for folder in ("two", "two/boot-2"):
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "daemon.log").write_text(f"{folder}\n", encoding="utf-8")
+        results = {"two": ScenarioResult("two", "continued", "", 1.0)}
+        report = dataclasses.replace(_report(tmp_path, trouble="the kernel panicked: x"), results=results)
+        text = report.explain("two")
+        assert "it has no result: the kernel panicked: x" in text
+        assert "--- the end of daemon.log\ntwo/boot-2\n" in text
+
     def test_explain_a_failure(self, tmp_path: Path) -> None:
         (tmp_path / "two").mkdir()
         (tmp_path / "two/daemon.log").write_text("".join(f"line {n}\n" for n in range(100)), encoding="utf-8")
@@ -273,6 +293,17 @@ nothing
     def test_summary(self, tmp_path: Path) -> None:
         expected = f"7.2 (7.2.13): up after 15.0 s, 61 s in all, 1 passed, 1 failed: {tmp_path}"
         assert summary([_report(tmp_path)]) == expected
+
+
+def test_after_each_boot_every_disk_has_another_place(tmp_path: Path) -> None:
+    machine = Machine(Image(tmp_path, tmp_path), tmp_path, tmp_path, Hardware())
+    orders = [
+        re.findall(r"serial=([a-z-]+)", " ".join(machine.disks(boot)))
+        for boot in range(1, len(DISK_BYTES) + 1)
+    ]
+    assert orders[0][0] == "vm-scratch"  # /dev/vda of the other scenarios
+    for places in zip(*orders, strict=True):
+        assert sorted(places) == sorted(DISK_BYTES)
 
 
 def test_scenario_names(tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ INNOCENT_CLOSINGS = frozenset({0x00, 0x89, 0x8B, KEEP_ALIVE_TIMEOUT, 0x8E, 0x98,
 """Reasons of a DISCONNECT that no message can have given: shutting down, busy, taken over, ..."""
 
 
-class BrokerSettings(Protocol):
-    """The part of the settings, [mqtt], that is used here."""
+class AccessSettings(Protocol):
+    """Where the broker is, and how it lets one in: the part of [mqtt] that subscribers share."""
 
     @property
     def host(self) -> str: ...
@@ -62,6 +62,11 @@ class BrokerSettings(Protocol):
     def tls_key_file(self) -> str: ...
     @property
     def keepalive_seconds(self) -> int: ...
+
+
+class BrokerSettings(AccessSettings, Protocol):
+    """The part of the settings, [mqtt], that is used here."""
+
     @property
     def max_in_flight(self) -> int: ...
     @property
@@ -248,25 +253,13 @@ async def connect(
     `wake` is called when an answer has come.  Raises aiomqtt.MqttError, AdapterError or
     OSError; `explain` puts each into words.
     """
-    password, tls = await asyncio.to_thread(credentials, settings)
-    version5 = settings.protocol == 5
     link = Link(
         wake,
-        hostname=settings.host,
-        port=settings.port,
-        identifier=client_id,
-        protocol=aiomqtt.ProtocolVersion.V5 if version5 else aiomqtt.ProtocolVersion.V311,
-        username=settings.username or None,
-        password=password,
-        tls_context=tls,
-        keepalive=settings.keepalive_seconds,
+        **await connection(settings, client_id),
         will=aiomqtt.Will(status_topic, b"offline", qos=1, retain=True),
         timeout=answer_seconds,
         max_inflight_messages=0,  # no second window under the publisher's
-        # Without it Nagle's algorithm holds a message back until the one before is acknowledged.
-        socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
-        logger=logging.Logger("mqtt", level=logging.CRITICAL + 1),  # the publisher tells, once
-        **({"clean_start": True} if version5 else {"clean_session": True}),
+        **({"clean_start": True} if settings.protocol == 5 else {"clean_session": True}),
     )
     try:
         await link.__aenter__()
@@ -276,7 +269,26 @@ async def connect(
     return link
 
 
-def credentials(settings: BrokerSettings) -> tuple[str | None, ssl.SSLContext | None]:
+async def connection(settings: AccessSettings, client_id: str) -> dict[str, Any]:
+    """aiomqtt's arguments for any connection to this broker; AdapterError: a file is unusable."""
+    password, tls = await asyncio.to_thread(credentials, settings)
+    version5 = settings.protocol == 5
+    return {
+        "hostname": settings.host,
+        "port": settings.port,
+        "identifier": client_id,
+        "protocol": aiomqtt.ProtocolVersion.V5 if version5 else aiomqtt.ProtocolVersion.V311,
+        "username": settings.username or None,
+        "password": password,
+        "tls_context": tls,
+        "keepalive": settings.keepalive_seconds,
+        # Without it Nagle's algorithm holds a message back until the one before is acknowledged.
+        "socket_options": [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+        "logger": logging.Logger("mqtt", level=logging.CRITICAL + 1),  # who connects tells, once
+    }
+
+
+def credentials(settings: AccessSettings) -> tuple[str | None, ssl.SSLContext | None]:
     """Password and TLS from their files, read anew for each connection; AdapterError: unusable."""
     password = _read_password(settings.password_file) if settings.password_file else None
     if not (settings.tls_ca_file or settings.tls_cert_file or settings.tls_key_file):

@@ -15,7 +15,7 @@ from typing import Any
 from tests.vm.guest import compare, dmsetup, truth
 from tests.vm.guest.actions import Action
 from tests.vm.guest.dm import Control
-from tests.vm.guest.processes import START_SECONDS, Daemon, Samples, samples, scrape, wait
+from tests.vm.guest.processes import DMIMAD, START_SECONDS, Daemon, Samples, samples, scrape, wait
 from tests.vm.guest.subscriber import Alert, Subscriber
 from tests.vm.guest.truth import Device, History, Log
 
@@ -24,6 +24,7 @@ SETTINGS = Path("/etc/dmimad/dmimad.toml")
 BASELINES = Path("/etc/dmimad/baseline.d")
 STATE = Path("/var/lib/dmimad")
 
+REPORT = "report.txt"
 WORK = Path("/run/scenarios")
 """Files that are written all the time; the folder shared with the host is slow."""
 
@@ -56,6 +57,7 @@ class DaemonSettings:
     hold_open: bool = True
     trim_expected: bool = False
     poll_interval_seconds: float = 0.1
+    storm_threshold: int = 5
 
     def text(self) -> str:
         """As a settings file."""
@@ -69,7 +71,10 @@ class DaemonSettings:
             "live": {"interval_seconds": self.live_interval_seconds, "wake_ups": self.wake_ups},
             "state": {"directory": str(STATE)},
             "baseline": {"directory": str(BASELINES)},
-            "alerts": {"hold_off_seconds": self.hold_off_seconds},
+            "alerts": {
+                "hold_off_seconds": self.hold_off_seconds,
+                "storm_threshold": self.storm_threshold,
+            },
             "log": {"format": "json"},
         }
         lines = []
@@ -93,12 +98,32 @@ class Tally:
 
 
 class Guest:
-    """One scenario's world; everything it makes is gone after `close`."""
+    """One scenario's world; everything it makes is gone after `close`, but for what outlives a reboot.
 
-    def __init__(self, out: Path, subscriber: Subscriber, control: Control, *, legacy: bool) -> None:
+    Attributes:
+        out: the scenario's folder, the same in all its boots.
+        kept: where this boot's files are put at its end.
+        boot: which of the scenario's boots this is.  From the second on the daemon's state and the baseline
+            are as the boot before left them, and so are the disks and the files in `lasting`.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        subscriber: Subscriber,
+        control: Control,
+        *,
+        legacy: bool,
+        boot: int = 1,
+        boots: int = 1,
+    ) -> None:
         self.out = out
+        self.kept = out if boot == 1 else out / f"boot-{boot}"
+        self.boot = boot
+        self._boots = boots
+        self.lasting = out / "lasting"
         self.work = WORK / out.name
-        for directory in (out, self.work):
+        for directory in (self.kept, self.work, *([self.lasting] if boots > 1 else [])):
             directory.mkdir(parents=True, exist_ok=True)
         self.dm = control
         self.legacy = legacy
@@ -107,13 +132,16 @@ class Guest:
         self.tally = Tally()
         self._daemon: Daemon | None = None
         self._history = History(control.version, legacy=legacy, measured=Log())
-        self._steps = (out / "steps.jsonl").open("a", encoding="utf-8")
+        self._steps = (self.kept / "steps.jsonl").open("a", encoding="utf-8")
         self._first_alert = len(subscriber.alerts)
         self._undo: list[Callable[[], object]] = []
         subscriber.record(self.work / "messages.jsonl")
         for directory in (STATE, BASELINES):
             shutil.rmtree(directory, ignore_errors=True)
-            directory.mkdir(parents=True)
+            if boot == 1:
+                directory.mkdir(parents=True)
+            else:
+                shutil.copytree(self.lasting / directory.name, directory)
 
     def close(self) -> None:
         """Stop the daemon, keep what it said, take everything away."""
@@ -126,7 +154,11 @@ class Guest:
         self.subscriber.forget()
         self.subscriber.record(None)
         self._steps.close()
-        shutil.copytree(self.work, self.out, dirs_exist_ok=True)
+        shutil.copytree(self.work, self.kept, dirs_exist_ok=True)
+        if self.boot < self._boots:
+            for directory in (STATE, BASELINES):  # the disk they are on is in memory
+                shutil.rmtree(self.lasting / directory.name, ignore_errors=True)
+                shutil.copytree(directory, self.lasting / directory.name)
 
     def at_end(self, undo: Callable[[], object]) -> None:
         """Something to do when the scenario is over, however it ends; last come, first done."""
@@ -208,6 +240,61 @@ class Guest:
             STEP_SECONDS,
             "the baseline is in force",
         )
+
+    def capture(self, seconds: float = STEP_SECONDS) -> None:
+        """Approve all there is, as an administrator does it; returns when that is in force."""
+        target = BASELINES / "host.toml"
+        self.dmimad("baseline", "capture", "--config", str(SETTINGS), "--output", str(target))
+        shutil.copy(target, self.work)
+        self.until_all("approved", self.by_name(), seconds=seconds)
+
+    def disapprove(self) -> None:
+        """No baseline any more, and what was said by it is no concern of what follows."""
+        for file in BASELINES.iterdir():
+            file.unlink()
+        self.until_all("unknown", self.by_name())
+        self.quiet()
+        self.forget_past()
+
+    def until_all(self, verdict: str, names: Iterable[str], seconds: float = STEP_SECONDS) -> None:
+        """Until there are documents of exactly these devices, all with that verdict."""
+        wanted = dict.fromkeys(names, verdict)
+
+        def verdicts() -> dict[str, str]:
+            return {name: str(document["verdict"]) for name, document in self.by_name().items()}
+
+        if not self.subscriber.within(lambda: verdicts() == wanted, seconds):
+            found = verdicts()
+            odd = [name for name in {*found, *wanted} if found.get(name) != wanted.get(name)]
+            told = {name: found.get(name) for name in sorted(odd)[:MESSAGES_SHOWN]}
+            alerts = "\n".join(map(str, self.alerts[-MESSAGES_SHOWN:]))
+            raise AssertionError(f"{len(odd)} not {verdict!r} in {seconds:g} s: {told}; alerts:\n{alerts}")
+
+    def status(self) -> dict[str, Any]:
+        """What `dmimad status --json` says."""
+        found: dict[str, Any] = json.loads(self.dmimad("status", "--json"))
+        return found
+
+    def dmimad(self, *arguments: str, seconds: float = 120.0) -> str:
+        """Run a command of the product, which has to succeed; its output."""
+        done = subprocess.run(
+            [str(DMIMAD), *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=seconds,
+            check=False,
+        )
+        words = done.stderr.decode("utf-8", "backslashreplace")
+        command = " ".join(("dmimad", *arguments))
+        assert done.returncode == 0, f"{command}: exit status {done.returncode}: {words[-3000:]}"
+        return done.stdout.decode("utf-8", "backslashreplace")
+
+    def say(self, *lines: str) -> None:
+        """Something for people, shown at the end of the test run."""
+        text = "\n".join((*lines, ""))
+        print(text, end="", flush=True)  # noqa: T201  # the machine's console
+        with (self.work / REPORT).open("a", encoding="utf-8") as file:
+            file.write(text)
 
     def by_name(self) -> dict[str, Mapping[str, Any]]:
         return {str(document["name"]): document for document in dict(self.subscriber.documents).values()}

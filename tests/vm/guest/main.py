@@ -4,6 +4,7 @@ Each scenario is a module of ``tests.vm.scenarios`` with
   SUMMARY: str                 what it shows, in a line
   KERNELS: tuple[str, ...]     releases it is for, as beginnings ("7.", "6.1."); all if there is none
   NEEDS: tuple[str, ...]       programs without which it is skipped
+  BOOTS: int                   how often it is run, each time after another reboot (1); see `Guest.boot`
   run(guest: Guest) -> None    AssertionError is a failure, and so is any other exception
 
 One JSON line per scenario is appended to RESULTS; files of a scenario are in a folder of its name beside it.
@@ -39,6 +40,7 @@ def main() -> int:
     """0 if every scenario has a result, whatever it is."""
     parser = argparse.ArgumentParser(description="Run scenarios in this machine.")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--boot", type=int, default=1, help="how often these scenarios have been begun")
     parser.add_argument("names", nargs="+")
     arguments = parser.parse_args()
     out: Path = arguments.out
@@ -47,7 +49,7 @@ def main() -> int:
     broker = Broker(out.parent / "broker")
     subscriber = Subscriber(BROKER_PORT, HOST)
     for name in arguments.names:
-        result = _run(name, out.parent / name, subscriber, control)
+        result = _run(name, out.parent / name, subscriber, control, arguments.boot)
         with out.open("a", encoding="utf-8") as results:
             results.write(json.dumps({"scenario": name, **result}, ensure_ascii=False) + "\n")
     subscriber.close()
@@ -66,8 +68,8 @@ def _legacy() -> bool:
     return int(os.uname().release.split(".")[0]) < ORDERED_SINCE
 
 
-def _run(name: str, out: Path, subscriber: Subscriber, control: Control) -> dict[str, Any]:
-    """One scenario; what its line says."""
+def _run(name: str, out: Path, subscriber: Subscriber, control: Control, boot: int) -> dict[str, Any]:
+    """One scenario; what its line says: `continued` if all went well and there is to be another boot."""
     started = time.monotonic()
     print(f"{name} …", flush=True)  # noqa: T201  # the machine's console
     figures: dict[str, Any] = {}
@@ -75,10 +77,13 @@ def _run(name: str, out: Path, subscriber: Subscriber, control: Control) -> dict
         scenario = importlib.import_module(f"tests.vm.scenarios.{name}")
         status, message = "skipped", _unfit(scenario)
         if not message:
-            guest = Guest(out, subscriber, control, legacy=_legacy())
+            boots = getattr(scenario, "BOOTS", 1)
+            guest = Guest(out, subscriber, control, legacy=_legacy(), boot=boot, boots=boots)
             figures = guest.figures
             status, message = _attempt(scenario, guest)
-            shutil.copyfile(LIST, out / "list")
+            shutil.copyfile(LIST, guest.kept / "list")
+            if status == "passed" and boot < boots:
+                status = "continued"
     except Exception:
         status, message = "failed", traceback.format_exc()
     seconds = round(time.monotonic() - started, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from tests.vm.guest.actions import Action, shell
@@ -118,6 +119,26 @@ ENDS = (
     Step("volume group removed", lvm("vgremove -f vg0")),
 )
 
+#: Work that ends where it began.
+DAY = (
+    *("luksClose", "extend", "reduce", "snapshot", "snapshot removed", "the same snapshot again", "merge"),
+    *(
+        "deactivate",
+        "reactivate unchanged",
+        "refresh",
+        "read-only",
+        "writable",
+        "rename there",
+        "rename back",
+    ),
+    *("luksOpen again", "refresh luks", "resize luks", "verity close", "verity open again"),
+    *("integrity close", "integrity open again"),
+    *("thin snapshot", "thin snapshot active", "thin snapshot removed"),
+)
+DAY_ON = "6.1."
+#: What the baseline is the cause of.
+JUDGING = ("drift.", "device.", "policy.")
+
 
 def run(guest: Guest) -> None:
     SYSTEM.mkdir(parents=True, exist_ok=True)
@@ -125,9 +146,34 @@ def run(guest: Guest) -> None:
     KEY.write_bytes(b"a key of tests")
     guest.at_end(lambda: _clean(guest))
     guest.start()
-    for steps in (VOLUMES, MAPPINGS, THIN, MOVES, ENDS):
+    for steps in (VOLUMES, MAPPINGS, THIN, MOVES):
         guest.run(steps)
+    if os.uname().release.startswith(DAY_ON):
+        guest.finish()
+        _day(guest)
+    guest.run(ENDS)
     guest.finish()
+
+
+def _day(guest: Guest) -> None:
+    """What an administrator is told of a day's work whose beginning and end are the approved state."""
+    guest.capture()
+    after, names = len(guest.alerts), tuple(guest.by_name())
+    steps = {step.label: step for step in (*VOLUMES, *MAPPINGS, *THIN)}
+    for label in DAY:
+        before = len(guest.alerts)
+        guest.step(f"approved: {label}", steps[label].action, optional=steps[label].optional)
+        guest.say(f"  {label}", *(f"      {alert}" for alert in guest.alerts[before:]))
+    guest.until_all("approved", names)
+    guest.quiet()
+    told = guest.alerts[after:]
+    firing = sum(alert.status == "firing" for alert in told)
+    guest.say(
+        f"{len(DAY)} steps with the final state approved: {firing} alerts, {len(told) - firing} resolved"
+    )
+    holding = [alert["message"] for alert in guest.status()["alerts"] if alert["code"].startswith(JUDGING)]
+    assert not holding, f"at the day's end the daemon still says: {', '.join(holding)}"
+    guest.disapprove()
 
 
 def _clean(guest: Guest) -> None:

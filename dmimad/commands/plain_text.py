@@ -1,0 +1,116 @@
+"""Texts from outside for a terminal: harmless, and of known width.
+
+Source: Unicode Standard Annex 11 for what takes two columns.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import unicodedata
+from typing import TextIO
+
+MAX_TEXT_CHARS = 1000
+"""Of one text from outside."""
+UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def plain(value: object) -> str:
+    """A text or number without what moves the cursor, ends the line or turns its direction; else ""."""
+    if not isinstance(value, str | int | float):
+        return ""
+    text = str(value)
+    if len(text) > MAX_TEXT_CHARS:
+        text = text[:MAX_TEXT_CHARS] + "…"
+    return one_line(text)
+
+
+def one_line(text: str) -> str:
+    """A text of any length without what moves the cursor, ends the line or turns its direction."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def columns_of(text: str) -> int:
+    """How wide a terminal shows it."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
+    )
+
+
+def cut(text: str, width: int, ellipsis: str = "…") -> str:
+    """At most so wide."""
+    if columns_of(text) <= width:
+        return text
+    return _beginning(text, width - len(ellipsis)) + ellipsis
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Lines at most so wide, broken between words where that can be; at least one."""
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}" if lines[-1] else word
+        if columns_of(joined) <= width:
+            lines[-1] = joined
+            continue
+        lines += [word] if lines[-1] else []
+        lines[-1] = word
+        while columns_of(lines[-1]) > width:
+            head = _beginning(lines[-1], width) or lines[-1][0]  # wider than a line
+            lines[-1:] = [head, lines[-1][len(head) :]]
+    return lines
+
+
+def _beginning(text: str, width: int) -> str:
+    used = 0
+    for at, character in enumerate(text):
+        used += columns_of(character)
+        if used > width:
+            return text[:at]
+    return text
+
+
+def padded(text: str, width: int) -> str:
+    """At least so wide."""
+    return text + " " * max(width - columns_of(text), 0)
+
+
+def for_people(seconds: float) -> str:
+    """A time span as its greatest unit: ``3 min``."""
+    for size, unit in UNITS:
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return "0 s"
+
+
+def seconds_of(moment: object) -> float | None:
+    """An RFC 3339 time as Unix seconds; None for anything else."""
+    if not isinstance(moment, str):
+        return None
+    try:
+        return datetime.datetime.fromisoformat(moment).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def local_time(moment: object, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """An RFC 3339 time as the clock on the wall shows it."""
+    seconds = seconds_of(moment)
+    return "?" if seconds is None else datetime.datetime.fromtimestamp(seconds).astimezone().strftime(form)
+
+
+def coloured(out: TextIO) -> bool:
+    """Whether colours are wanted: on a terminal that knows them, unless NO_COLOR is set."""
+    return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def encodes(out: TextIO, text: str) -> bool:
+    """Whether the stream can show it."""
+    try:
+        text.encode(out.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
