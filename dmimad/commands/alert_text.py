@@ -133,9 +133,7 @@ def _maintenance(members: Mapping[str, object]) -> Iterator[str]:
 def _summary(members: Mapping[str, object]) -> Iterator[str]:
     if not members:
         return
-    resolved = _integer(members.get("resolved"))
-    ended = f", {resolved} of them resolved" if resolved else ""
-    yield f"{_integer(members.get('alerts')) or 0} alerts in one{ended}: {_codes(members)}"
+    yield f"{_integer(members.get('alerts')) or 0} alerts in one: {_codes(members)}"
     yield f"devices: {_devices(members)}"
     holding = _members(members.get("holding"))
     if holding:

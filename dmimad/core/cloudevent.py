@@ -105,7 +105,6 @@ def _maintenance(notice: Notice) -> dict[str, object] | None:
 def _summary(summary: Summary) -> dict[str, object]:
     return {
         "alerts": summary.alerts,
-        "resolved": summary.resolved,
         "by_code": dict(summary.by_code),
         "by_severity": {severity.value: count for severity, count in summary.by_severity.items()},
         "devices": list(summary.devices),

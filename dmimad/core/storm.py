@@ -4,8 +4,9 @@ Source: none; the rules are dmimad's own.
 
 Firing alerts are counted by severity, with those of higher severities: when more than the threshold
 came within the window, alerts of this severity and of lower ones are told by the summary alone until
-it has been calm for a while.  So noise never hides what matters more than it.  Resolutions of alerts
-that were told are counted apart.  What comes at one instant is looked at before any of it is told.
+it has been calm for a while.  So noise never hides what matters more than it.  What comes at one
+instant is looked at before any of it is told.  The end of an alert that was told by itself always is,
+too: who heard that it fires would believe it for ever, and there are no more of them than there were.
 
 When it is calm the summary resolves.  If few of the alerts it stood for still hold, they are told one
 by one then; otherwise the summary's resolution names them, and their own ends are not told.
@@ -37,11 +38,10 @@ MAX_TIMES = 1001
 
 #: What no storm swallows, beside those of ``list.``.
 NEVER_SWALLOWED = frozenset({"alerts.storm", "maintenance.active", "pcr.mismatch", "baseline.signature"})
-#: Counted apart: firing alerts of a severity and above, by its name, and resolutions.
-_RESOLVED = "resolved"
 #: Before the storm's key in the note of an alert.
 _HEARD = "!"
-_KINDS = (*(severity.value for severity in Severity), _RESOLVED)
+#: Counted apart: firing alerts of a severity and above, by its name.
+_KINDS = tuple(severity.value for severity in Severity)
 
 
 def swallowable(code: str) -> bool:
@@ -65,14 +65,12 @@ class Storm:
         self.standing: dict[str, None] = {}
 
     def take(self, notice: Notice, now: float) -> None:
-        """A notice that is not told by itself."""
-        alert, resolved = notice.alert, notice.status is Status.RESOLVED
-        self.tally.add(
-            alert.finding.code, notice.severity, alert.subject or alert.finding.device, resolved=resolved
-        )
+        """An alert that fires and is not told by itself."""
+        finding = notice.alert.finding
+        self.tally.add(finding.code, notice.severity, notice.alert.subject or finding.device)
         self.last = now
-        if not resolved and RANK[notice.severity] > RANK[self.highest]:
-            self.highest = notice.severity  # an end wakes nobody
+        if RANK[notice.severity] > RANK[self.highest]:
+            self.highest = notice.severity
 
     def is_news(self, now: float, window_seconds: float) -> bool:
         """Whether the summary is to be told, for the first time or again."""
@@ -94,9 +92,8 @@ class Storm:
         self.named = set(self.tally.codes)
         self.occurrence += 1
         summary = self.tally.summary()
-        ended = f"; {summary.resolved} of them are ends of alerts" if summary.resolved else ""
         text = (
-            f"too many alerts at once are told as one: {summary.words()} so far{ended}; "
+            f"too many alerts at once are told as one: {summary.words()} so far; "
             "the retained states of the devices tell the present"
         )
         return self._notice(Status.FIRING, text, now, self.tally)
@@ -107,10 +104,9 @@ class Storm:
         for notice in holding:
             finding = notice.alert.finding
             left.add(finding.code, notice.severity, notice.alert.subject or finding.device)
-        ended = f", {summary.resolved} of them ends of alerts" if summary.resolved else ""
         seconds = round(self.last - self.began)
         within = f"within {seconds} s" if seconds else "at once"
-        text = f"no storm any more: {summary.alerts} alerts {within}{ended}: "
+        text = f"no storm any more: {summary.alerts} alerts {within}: "
         text += summary.words()
         if not left.alerts:
             text += "; none of those that fired holds"
@@ -192,7 +188,8 @@ class Storms:
             for notice in notices
             if notice.status is Status.RESOLVED or (notice.alert.key, notice.alert.occurrence) not in left
         ]
-        self._count([notice for notice in notices if swallowable(notice.alert.finding.code)], now, coming)
+        fired = [notice for notice in notices if notice.status is Status.FIRING]
+        self._count([notice for notice in fired if swallowable(notice.alert.finding.code)], now, coming)
         untold: set[tuple[str, int]] = set()
         for notice in notices:
             alert = notice.alert
@@ -205,12 +202,11 @@ class Storms:
                 told.append(notice)
                 continue
             storm = self._swallow(notice, now)
-            if notice.status is Status.FIRING:
-                untold.add(name)
-                now_firing = tell(alert.key)
-                if now_firing is not None and now_firing.alert.occurrence == alert.occurrence:
-                    storm.standing[alert.key] = None
-                    self._marks.put(alert.key, storm.key)
+            untold.add(name)
+            now_firing = tell(alert.key)
+            if now_firing is not None and now_firing.alert.occurrence == alert.occurrence:
+                storm.standing[alert.key] = None
+                self._marks.put(alert.key, storm.key)
         if self._storm is not None and self._storm.is_news(now, self.window_seconds):
             told.append(self._storm.firing(now))
         return told
@@ -289,7 +285,7 @@ class Storms:
             if not new:
                 continue
             recent = sum(time > now - self.window_seconds for time in self._times[kind])
-            more = 0 if kind == _RESOLVED else _at_least(waiting, Severity(kind))
+            more = _at_least(waiting, Severity(kind))
             if kind not in self._on and more > self.threshold:
                 new += more  # these are its beginning
             if recent + new > self.threshold:
@@ -298,10 +294,11 @@ class Storms:
             self._times[kind] = times[-self.threshold - 1 :]
 
     def _swallows(self, notice: Notice) -> bool:
-        if not swallowable(notice.alert.finding.code):
-            return False
-        kind = _RESOLVED if notice.status is Status.RESOLVED else notice.severity.value
-        return kind in self._on
+        return (
+            notice.status is Status.FIRING
+            and notice.severity.value in self._on
+            and swallowable(notice.alert.finding.code)
+        )
 
     def _swallow(self, notice: Notice, now: float) -> Storm:
         if self._storm is None:
@@ -354,10 +351,8 @@ class Storms:
 
 
 def _counts_as(notice: Notice, kind: str) -> bool:
-    """A resolution counts as such, a firing alert for its severity and all lower ones."""
-    if notice.status is Status.RESOLVED:
-        return kind == _RESOLVED
-    return kind != _RESOLVED and RANK[notice.severity] >= RANK[Severity(kind)]
+    """An alert counts for its severity and all lower ones."""
+    return RANK[notice.severity] >= RANK[Severity(kind)]
 
 
 def _at_least(numbers: Mapping[Severity, int], severity: Severity) -> int:

@@ -32,13 +32,11 @@ class Summary:
     """Alerts taken together.
 
     Attributes:
-        resolved: so many of them are the end of alerts that had been told one by one.
         devices: names, those of the severest alerts first; ``more_devices`` further ones.
         holding: of a storm that is over, the alerts that still hold and were told by it alone.
     """
 
     alerts: int
-    resolved: int
     by_code: Mapping[str, int]
     by_severity: Mapping[Severity, int]
     devices: tuple[str, ...]
@@ -59,16 +57,14 @@ class Tally:
 
     def __init__(self) -> None:
         self.alerts = 0
-        self.resolved = 0
         self.codes: Counter[str] = Counter()
         self._severities: Counter[Severity] = Counter()
         self._devices: dict[Severity, dict[str, None]] = {severity: {} for severity in Severity}
         self._apart: set[str] = set()
 
-    def add(self, code: str, severity: Severity, device: str, *, resolved: bool = False) -> None:
-        """One alert, or the end of one; ``device`` is "" if it is about none."""
+    def add(self, code: str, severity: Severity, device: str) -> None:
+        """One alert; ``device`` is "" if it is about none."""
         self.alerts += 1
-        self.resolved += resolved
         self.codes[code] += 1
         self._severities[severity] += 1
         if not device:
@@ -85,7 +81,6 @@ class Tally:
         devices = tuple(dict.fromkeys(names))[:MAX_DEVICES]
         return Summary(
             self.alerts,
-            self.resolved,
             dict(sorted(self.codes.items(), key=lambda pair: (-pair[1], pair[0]))),
             {severity: self._severities[severity] for severity in Severity},
             devices,
@@ -97,7 +92,6 @@ class Tally:
         """As JSON to store."""
         return {
             "alerts": self.alerts,
-            "resolved": self.resolved,
             "codes": dict(self.codes),
             "severities": {severity.value: self._severities[severity] for severity in Severity},
             "devices": {severity.value: list(self._devices[severity]) for severity in Severity},
@@ -108,7 +102,7 @@ class Tally:
 def read_tally(stored: object) -> Tally:
     """The inverse of `Tally.document`; raises MalformedError."""
     document, tally = table(stored), Tally()
-    tally.alerts, tally.resolved = count(document.get("alerts")), count(document.get("resolved"))
+    tally.alerts = count(document.get("alerts"))
     codes = {code: count(number) for code, number in table(document.get("codes")).items()}
     tally.codes = Counter(codes)
     severities, devices = table(document.get("severities")), table(document.get("devices"))

@@ -57,7 +57,7 @@ class DaemonSettings:
     hold_open: bool = True
     trim_expected: bool = False
     poll_interval_seconds: float = 0.1
-    storm_threshold: int = 5
+    storm_threshold: int = 0
 
     def text(self) -> str:
         """As a settings file."""

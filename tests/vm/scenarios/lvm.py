@@ -37,72 +37,72 @@ def lvm(command: str) -> Action:
 
 VOLUMES = (
     Step("physical volumes", lvm(f"pvcreate -qff -y {DISK} {SECOND}")),
-    Step("volume group", lvm(f"vgcreate -q vg0 {DISK} {SECOND}")),
-    Step("linear", lvm(f"lvcreate -y -Wn -L 48M -n data vg0 {DISK}")),
-    Step("linear with wiping", lvm(f"lvcreate -y -L 32M -n log vg0 {DISK}")),
-    Step("striped", lvm("lvcreate -y -Wn -i 2 -I 64 -L 16M -n striped vg0")),
-    Step("extend", lvm(f"lvextend -y -L 64M vg0/data {DISK}")),
-    Step("reduce", lvm("lvreduce -f -y -L 56M vg0/data")),
-    Step("snapshot", lvm(f"lvcreate -y -s -L 16M -n snap vg0/data {DISK}")),
-    Step("snapshot removed", lvm("lvremove -f vg0/snap")),
-    Step("the same snapshot again", lvm(f"lvcreate -y -s -L 16M -n snap vg0/data {DISK}")),
-    Step("merge", lvm("lvconvert -y -i 1 --merge vg0/snap")),
-    Step("rename", lvm("lvrename vg0/log vg0/journal")),
-    Step("deactivate", lvm("lvchange -an vg0/journal")),
-    Step("reactivate unchanged", lvm("lvchange -ay vg0/journal")),
-    Step("refresh", lvm("lvchange --refresh vg0/data")),
-    Step("read-only", lvm("lvchange -pr vg0/striped")),
-    Step("writable", lvm("lvchange -prw vg0/striped")),
-    Step("rename there", lvm("lvrename vg0/journal vg0/log")),
-    Step("rename back", lvm("lvrename vg0/log vg0/journal")),
+    Step("volume group", lvm(f"vgcreate -q vgl {DISK} {SECOND}")),
+    Step("linear", lvm(f"lvcreate -y -Wn -L 48M -n data vgl {DISK}")),
+    Step("linear with wiping", lvm(f"lvcreate -y -L 32M -n log vgl {DISK}")),
+    Step("striped", lvm("lvcreate -y -Wn -i 2 -I 64 -L 16M -n striped vgl")),
+    Step("extend", lvm(f"lvextend -y -L 64M vgl/data {DISK}")),
+    Step("reduce", lvm("lvreduce -f -y -L 56M vgl/data")),
+    Step("snapshot", lvm(f"lvcreate -y -s -L 16M -n snap vgl/data {DISK}")),
+    Step("snapshot removed", lvm("lvremove -f vgl/snap")),
+    Step("the same snapshot again", lvm(f"lvcreate -y -s -L 16M -n snap vgl/data {DISK}")),
+    Step("merge", lvm("lvconvert -y -i 1 --merge vgl/snap")),
+    Step("rename", lvm("lvrename vgl/log vgl/journal")),
+    Step("deactivate", lvm("lvchange -an vgl/journal")),
+    Step("reactivate unchanged", lvm("lvchange -ay vgl/journal")),
+    Step("refresh", lvm("lvchange --refresh vgl/data")),
+    Step("read-only", lvm("lvchange -pr vgl/striped")),
+    Step("writable", lvm("lvchange -prw vgl/striped")),
+    Step("rename there", lvm("lvrename vgl/journal vgl/log")),
+    Step("rename back", lvm("lvrename vgl/log vgl/journal")),
 )
 
 MAPPINGS = (
-    Step("luksFormat", shell(f"cryptsetup luksFormat {FORMAT} /dev/vg0/journal")),
-    Step("luksOpen", shell(f"cryptsetup open --key-file {KEY} /dev/vg0/journal secret")),
+    Step("luksFormat", shell(f"cryptsetup luksFormat {FORMAT} /dev/vgl/journal")),
+    Step("luksOpen", shell(f"cryptsetup open --key-file {KEY} /dev/vgl/journal secret")),
     Step("luksClose", shell("cryptsetup close secret")),
-    Step("luksOpen again", shell(f"cryptsetup open --key-file {KEY} /dev/vg0/journal secret")),
+    Step("luksOpen again", shell(f"cryptsetup open --key-file {KEY} /dev/vgl/journal secret")),
     Step("suspend", shell("cryptsetup luksSuspend secret"), optional=True),
     Step("resume", shell(f"cryptsetup luksResume --key-file {KEY} secret"), optional=True),
     Step("refresh luks", shell(f"cryptsetup refresh --allow-discards --key-file {KEY} secret")),
     Step("resize luks", shell(f"cryptsetup resize --key-file {KEY} --size 8192 secret")),
     Step(
-        "volumes for verity", lvm("lvcreate -y -Wn -L 8M -n image vg0 && lvcreate -y -Wn -L 4M -n tree vg0")
+        "volumes for verity", lvm("lvcreate -y -Wn -L 8M -n image vgl && lvcreate -y -Wn -L 4M -n tree vgl")
     ),
     Step(
         "verity open",
         shell(
-            f"veritysetup format /dev/vg0/image /dev/vg0/tree --root-hash-file {SYSTEM}/root >/dev/null"
-            f" && veritysetup open /dev/vg0/image image-ro /dev/vg0/tree --root-hash-file {SYSTEM}/root"
+            f"veritysetup format /dev/vgl/image /dev/vgl/tree --root-hash-file {SYSTEM}/root >/dev/null"
+            f" && veritysetup open /dev/vgl/image image-ro /dev/vgl/tree --root-hash-file {SYSTEM}/root"
         ),
     ),
     Step("verity read", shell("cat /dev/mapper/image-ro >/dev/null")),
     Step("verity close", shell("veritysetup close image-ro")),
     Step(
         "verity open again",
-        shell(f"veritysetup open /dev/vg0/image image-ro /dev/vg0/tree --root-hash-file {SYSTEM}/root"),
+        shell(f"veritysetup open /dev/vgl/image image-ro /dev/vgl/tree --root-hash-file {SYSTEM}/root"),
     ),
-    Step("volume for integrity", lvm("lvcreate -y -L 8M -n integ vg0")),
-    Step("integrity format", shell("integritysetup format -q --no-wipe --tag-size 4 /dev/vg0/integ")),
-    Step("integrity open", shell("integritysetup open /dev/vg0/integ integ-open")),
+    Step("volume for integrity", lvm("lvcreate -y -L 8M -n integ vgl")),
+    Step("integrity format", shell("integritysetup format -q --no-wipe --tag-size 4 /dev/vgl/integ")),
+    Step("integrity open", shell("integritysetup open /dev/vgl/integ integ-open")),
     Step("integrity close", shell("integritysetup close integ-open")),
-    Step("integrity open again", shell("integritysetup open /dev/vg0/integ integ-open")),
+    Step("integrity open again", shell("integritysetup open /dev/vgl/integ integ-open")),
 )
 
 THIN = (
-    Step("thin pool", lvm(f"lvcreate -y --type thin-pool -L 32M -n pool vg0 {DISK}")),
-    Step("thin volume", lvm("lvcreate -y -Wn -V 64M --thinpool pool -n thin vg0")),
-    Step("thin snapshot", lvm("lvcreate -y -s -n thinsnap vg0/thin")),
-    Step("thin snapshot active", lvm("lvchange -ay -K vg0/thinsnap")),
-    Step("thin extended", lvm("lvextend -y -L 96M vg0/thin")),
-    Step("thin snapshot removed", lvm("lvremove -f vg0/thinsnap")),
+    Step("thin pool", lvm(f"lvcreate -y --type thin-pool -L 32M -n pool vgl {DISK}")),
+    Step("thin volume", lvm("lvcreate -y -Wn -V 64M --thinpool pool -n thin vgl")),
+    Step("thin snapshot", lvm("lvcreate -y -s -n thinsnap vgl/thin")),
+    Step("thin snapshot active", lvm("lvchange -ay -K vgl/thinsnap")),
+    Step("thin extended", lvm("lvextend -y -L 96M vgl/thin")),
+    Step("thin snapshot removed", lvm("lvremove -f vgl/thinsnap")),
 )
 
 MOVES = (
-    Step("volume to move", lvm(f"lvcreate -y -Wn -L 8M -n moved vg0 {DISK}")),
+    Step("volume to move", lvm(f"lvcreate -y -Wn -L 8M -n moved vgl {DISK}")),
     Step("pvmove", lvm(f"pvmove -i 1 -n moved {DISK} {SECOND}")),
-    Step("mirror", lvm("lvcreate -y -Wn --type mirror --mirrorlog core -m1 --nosync -L 8M -n mir vg0")),
-    Step("raid1", lvm("lvcreate -y -Wn --type raid1 -m1 --nosync -L 8M -n raid vg0")),
+    Step("mirror", lvm("lvcreate -y -Wn --type mirror --mirrorlog core -m1 --nosync -L 8M -n mir vgl")),
+    Step("raid1", lvm("lvcreate -y -Wn --type raid1 -m1 --nosync -L 8M -n raid vgl")),
 )
 
 ENDS = (
@@ -110,13 +110,13 @@ ENDS = (
         "close all",
         shell("cryptsetup close secret; veritysetup close image-ro; integritysetup close integ-open"),
     ),
-    Step("all deactivated", lvm("vgchange -an vg0")),
-    Step("all reactivated unchanged", lvm("vgchange -ay vg0")),
-    Step("open on top again", shell(f"cryptsetup open --key-file {KEY} /dev/vg0/journal secret")),
-    Step("deactivated again", lvm("cryptsetup close secret && vgchange -an vg0")),
-    Step("and reactivated", lvm("vgchange -ay vg0")),
-    Step("volume removed", lvm("lvremove -f vg0/striped vg0/moved")),
-    Step("volume group removed", lvm("vgremove -f vg0")),
+    Step("all deactivated", lvm("vgchange -an vgl")),
+    Step("all reactivated unchanged", lvm("vgchange -ay vgl")),
+    Step("open on top again", shell(f"cryptsetup open --key-file {KEY} /dev/vgl/journal secret")),
+    Step("deactivated again", lvm("cryptsetup close secret && vgchange -an vgl")),
+    Step("and reactivated", lvm("vgchange -ay vgl")),
+    Step("volume removed", lvm("lvremove -f vgl/striped vgl/moved")),
+    Step("volume group removed", lvm("vgremove -f vgl")),
 )
 
 #: Work that ends where it began.
