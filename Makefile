@@ -10,7 +10,7 @@ BENCH_RECORDS ?= 1000000
 VENV := .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vm bench-vm check bench clean
+.PHONY: help demo test test-vm bench-vm check bench deb12 deb13 rpm packages test-packages clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,12 +19,12 @@ demo: $(VENV)/.installed-demo  ## The whole pipeline in 20 seconds: no root, no 
 	$(VENV)/bin/dmimad demo $(ARGS)
 
 test: $(VENV)/.installed-dev  ## All tests, and full branch coverage of the core
-	@sh scripts/debian-packages.sh mosquitto:mosquitto promtool:prometheus
+	@sh scripts/debian-packages.sh mosquitto:mosquitto promtool:prometheus systemd-analyze:systemd
 	@sh scripts/test.sh $(VENV) $(ARGS)
 
 test-vm: $(VENV)/.installed-dev  ## The product on real kernels in virtual machines (see tests/vm; needs root)
 	@sh scripts/debian-packages.sh qemu-system-x86_64:qemu-system-x86 swtpm:swtpm swtpm_setup:swtpm-tools \
-		mmdebstrap:mmdebstrap cpio:cpio zstd:zstd depmod:kmod
+		mmdebstrap:mmdebstrap cpio:cpio zstd:zstd depmod:kmod mkfs.ext4:e2fsprogs
 	DMIMAD_VM=1 $(VENV)/bin/python -m pytest tests/vm $(ARGS)
 
 bench-vm: $(VENV)/.installed-dev  ## Detection times on real kernels (about 10 minutes)
@@ -39,9 +39,20 @@ bench: $(VENV)/.installed-dev  ## Benchmarks as a table of ratios (a few minutes
 	@sh scripts/debian-packages.sh mosquitto:mosquitto evmctl:ima-evm-utils
 	$(VENV)/bin/python -m benchmarks.bench --records $(BENCH_RECORDS) $(ARGS)
 
+deb12 deb13 rpm: $(VENV)/.installed-dev
+	@sh scripts/debian-packages.sh mmdebstrap:mmdebstrap
+	$(VENV)/bin/python -m scripts.packages $@
+
+packages: deb12 deb13 rpm  ## The packages for Debian 12, Debian 13 and Fedora into dist/packages; each also alone (needs root)
+
+test-packages: $(VENV)/.installed-dev  ## Build, install, upgrade, remove and purge the packages (needs root)
+	@sh scripts/debian-packages.sh mmdebstrap:mmdebstrap lintian:lintian rpm:rpm \
+		mandoc:mandoc zsh:zsh fish:fish
+	DMIMAD_PACKAGES=1 $(VENV)/bin/python -m pytest tests/packaging $(ARGS)
+
 clean:  ## Remove the environments and everything built
 	rm -rf $(VENV) .venv-* build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find dmimad tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find dmimad tests benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed-%: pyproject.toml scripts/venv.sh
 	@PYTHON='$(PYTHON)' sh scripts/venv.sh $(VENV) $*

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from dmimad.adapters.baseline_files import read_baseline, read_signed
 from dmimad.adapters.store import Store
-from dmimad.config import Settings
 from dmimad.core.baseline import Baseline
 from dmimad.core.cloudevent import Sign
 from dmimad.core.errors import AdapterError, BaselineError, SignatureError
 from dmimad.core.signed_baseline import ApprovedFile, accept, last_good
 from dmimad.core.verifiability import sign_event
+from dmimad.settings import Settings
 
 if TYPE_CHECKING:
     from dmimad.adapters.keys import PublicKeys, SigningKey
@@ -104,9 +104,13 @@ class Baselines:
         except BaselineError:
             return None
 
-    def save(self, store: Store) -> None:
-        """Remember what was accepted, if it has changed; raises AdapterError, and is to be called again."""
-        if self._unsaved:
+    def save(self, store: Store, *, anew: bool = False) -> None:
+        """Remember what was accepted, if it has changed; raises AdapterError, and is to be called again.
+
+        Args:
+            anew: into a store that may have nothing of it.
+        """
+        if self._unsaved or (anew and self._known):
             store.set_approved(self._known.values())
             self._unsaved = False
 

@@ -10,7 +10,7 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 from dmimad import __version__
@@ -64,17 +64,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     """Only the module of the command that is asked for is imported."""
-    parser = _Parser(
+    wanted = next((argument for argument in arguments if argument in COMMANDS), "")
+    return parser({wanted}).parse_args(arguments)
+
+
+def parser(complete: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
+    """The program's parser, in which the commands of `complete` have their arguments: man pages need all."""
+    program = _Parser(
         prog="dmimad", description="Tells when a device-mapper mapping is not what was approved."
     )
-    parser.add_argument("--version", action="version", version=f"dmimad {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    wanted = next((argument for argument in arguments if argument in COMMANDS), "")
+    program.add_argument("--version", action="version", version=f"dmimad {__version__}")
+    commands = program.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        if name == wanted:
+        if name in complete:
             importlib.import_module(f"dmimad.commands.{module}").add_arguments(command)
-    return parser.parse_args(arguments)
+    return program
 
 
 class _Parser(argparse.ArgumentParser):

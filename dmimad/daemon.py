@@ -9,12 +9,12 @@ what can be wrong about the outside in the adapters; here is only who talks to w
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,40 +23,53 @@ from dmimad.adapters.block_names import BlockNames
 from dmimad.adapters.control.server import ControlServer, user_ids
 from dmimad.adapters.directory_watch import DirectoryWatch
 from dmimad.adapters.file_list import FileList
-from dmimad.adapters.ima_list import KernelList, is_kernel_list
+from dmimad.adapters.ima_list import (
+    COUNT_DESCRIPTOR,
+    LIST_DESCRIPTOR,
+    KernelList,
+    Passed,
+    is_kernel_list,
+)
 from dmimad.adapters.live.client import LiveClient
 from dmimad.adapters.live.connect import connector
-from dmimad.adapters.metrics import DaemonCollector, MetricsServer, registry
+from dmimad.adapters.metrics import DaemonCollector, registry
+from dmimad.adapters.metrics_server import MetricsServer
 from dmimad.adapters.mqtt import Publisher
-from dmimad.adapters.service import ServiceManager
-from dmimad.adapters.store import Store
+from dmimad.adapters.service import ServiceManager, passed_descriptors
 from dmimad.adapters.tpm import Tpm
 from dmimad.adapters.uevents import Uevents
 from dmimad.baselines import Baselines, signer, trusted_keys
-from dmimad.config import Settings
+from dmimad.clock import Clock, boottime
 from dmimad.control import answers
 from dmimad.core.backing import Names, no_names
 from dmimad.core.baseline import Baseline
-from dmimad.core.commit import Message
+from dmimad.core.cloudevent import Sign
 from dmimad.core.errors import (
     AdapterError,
-    BaselineError,
     DmimadError,
     InternalError,
     ListGapError,
     ResumeError,
-    SignatureError,
 )
-from dmimad.core.monitor import Monitor, Policy
+from dmimad.core.monitor import Monitor
 from dmimad.core.pacing import Pacing
 from dmimad.core.signed_baseline import SUFFIX
 from dmimad.core.snapshot import Snapshot
 from dmimad.core.source import CaughtUp, Chunk, Restarted, SourceEvent, Unavailable
 from dmimad.core.status import Surroundings
+from dmimad.liveness import Allowances, Liveness
+from dmimad.reloading import BASELINE, SETTINGS, Reloading, policy
+from dmimad.settings import Settings
+from dmimad.status_line import status_line
+from dmimad.storing import Storing
 from dmimad.witnesses import LiveWitness, PcrWitness
 
 if TYPE_CHECKING:
+    import ssl
+
     from structlog.typing import FilteringBoundLogger
+
+    from dmimad.adapters.keys import PublicKeys
 
 TPM_CLASS = Path("/sys/class/tpm")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -66,23 +79,31 @@ _COMMIT_SECONDS = 1.0
 _OBSERVATION_SECONDS = 30.0
 #: A task that has not ended so long after it was cancelled is cancelled again.
 _CANCEL_AGAIN_SECONDS = 5.0
-#: Try again to store after this long, if that failed.
-_STORE_RETRY_SECONDS = 1.0
+#: How often it is seen whether the tasks get on and whether the status line is another, at most.
+_ATTEND_SECONDS = 1.0
+#: How often tasks that have nothing to do are made to turn, where no watchdog says how often.
+_NUDGE_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What the daemon takes from its surroundings; tests and `demo` give their own."""
+    """What the daemon takes from its surroundings; tests and `demo` give their own.
+
+    `elapsed` is what the wall clock is held to: seconds since the boot, asleep or not.  `allowances` are for
+    tests: whoever makes a task hang does not want to wait that long.
+    """
 
     load_settings: Callable[[], Settings]
-    environ: Mapping[str, str]
+    environ: MutableMapping[str, str]
     wall_clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
+    elapsed: Callable[[], float] = boottime
     random: random.Random = field(default_factory=random.Random)
     boot_id: Path = BOOT_ID
     tpm: Path = TPM_CLASS
     block_names: Names = field(default_factory=BlockNames)
     set_log_level: Callable[[str], None] = lambda _: None
+    allowances: Allowances = field(default_factory=Allowances)
 
 
 class _Replaced(Exception):
@@ -101,55 +122,83 @@ class Daemon:
     def __init__(self, settings: Settings, outside: Outside, log: FilteringBoundLogger) -> None:
         self.settings = settings
         self.metrics_url = ""
-        self._outside = outside
+        self._clock = Clock(outside.wall_clock, outside.elapsed)
+        self._outside = outside = replace(outside, wall_clock=self._clock.now)
         self._log = log
         self._service = ServiceManager(outside.environ, log=log)
-        self._source = self._make_source()
-        self._watch = self._make_watch()
-        self._watching: asyncio.Task[None] | None = None
-        keys, sign = trusted_keys(settings), signer(settings)
-        self._store = Store.open(Path(settings.state.directory))
-        try:
-            self._baselines = Baselines(self._store.approved(), keys)
-            baseline = self._first_baseline()
-        except BaseException:
-            self._store.close()
-            raise
-        self.monitor = Monitor(_policy(settings), baseline, self._boot(), sign=sign, names=self._names())
-        self.feeding = asyncio.Lock()
-        self._retained: Mapping[str, bytes] = {}
+        passed = passed_descriptors(outside.environ, (LIST_DESCRIPTOR, COUNT_DESCRIPTOR))
+        self._passed = Passed(passed.get(LIST_DESCRIPTOR, -1), passed.get(COUNT_DESCRIPTOR, -1))
+        self._liveness = Liveness(outside.allowances)
+        self._timer_turns = self._free_turns = 0
+        self._hanging: tuple[str, ...] = ()
+        self._told = ""  # the status line
         self._publisher: Publisher | None = None
         self._publishing: asyncio.Task[None] | None = None
         self._collector = DaemonCollector(self._snapshot, __version__)
+        self.feeding = asyncio.Lock()
+        self._answered = asyncio.Condition()
+        self.ready = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._ending = False
+        self._reload_wanted = asyncio.Event()
+        self._timer_changed = asyncio.Event()
+        self._metrics: MetricsServer | None = None
+        self._boot_id = self._read_boot_id()
+        self._begin(trusted_keys(settings), signer(settings))
+
+    def _begin(self, keys: PublicKeys | None, sign: Sign | None, baseline: Baseline | None = None) -> None:
+        """Make everything that goes on from what is stored; `baseline`: the one in force."""
+        settings = self.settings
+        self._source = self._make_source()
+        self._watch = self._make_watch()
+        self._watching: asyncio.Task[None] | None = None
+        self._storing = Storing(Path(settings.state.directory), self._stamp, self._log)
+        try:
+            self._baselines = Baselines(self._storing.approved, keys)
+            self._reloading = Reloading(self, self._baselines, self._outside, self._log)
+            baseline = self._reloading.first_baseline() if baseline is None else baseline
+        except BaseException:
+            self._storing.close()
+            raise
+        self.monitor = Monitor(policy(settings), baseline, self._boot(), sign=sign, names=self._names())
+        self._retained: Mapping[str, bytes] = {}
         self._live = self._make_live()
         self._pcr = self._make_pcr()
         self._looked = 0
         self._compared = (0, False)
-        self._answered = asyncio.Condition()
-        self.ready = asyncio.Event()
-        self._stop = asyncio.Event()
-        self._reload_wanted = asyncio.Event()
-        self._timer_changed = asyncio.Event()
         self._count: int | None = None
-        self._source_up = False
-        self._ever_read = False
-        self._settings_ok = True
-        self._store_problem = ""
-        self._broken = ""
+        self._source_up = self._ever_read = False
+        self._broken = self._list_problem = ""
+        self._clock.stepped = self._clock_stepped
+
+    def _go_on(self) -> None:
+        """The state directory is usable again: go on from what is stored there, and what is known here."""
+        self._storing.hand_over(self.monitor, self._baselines, self._outside.wall_clock())
+        self._storing.close()
+        self._log.info("beginning_again", reason="the state directory is usable again")
+        self._begin(self._baselines.keys, self.monitor.sign, self.monitor.baseline)
+        self._stop.clear()
+        self._reload_wanted.set()  # what is there now may be better than what is in force, or still refused
 
     # -- life ------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Run until `stop`.  Raises DmimadError where there is no point in going on."""
         try:
+            self._metrics = await self._serve_metrics()
             await self._run()
+            while not self._ending:
+                self._go_on()
+                await self._run()
         except Exception as error:  # the boundary: what ends the daemon is told in one line
             raise _cause(error) from None
         finally:
-            self._store.close()
+            self._storing.close()
+            if self._metrics is not None:
+                await self._metrics.stop()
 
     async def _run(self) -> None:
-        metrics = await self._serve_metrics()
+        self._reloading.first_files()
         offset = self._resume()
         self._log.info(
             "started", version=__version__, host=self.settings.host.id, source=self.settings.source.path
@@ -161,7 +210,9 @@ class Daemon:
                     group.create_task(self._follow(offset), name="pipeline"),
                     group.create_task(self._keep_time(), name="alert timer"),
                     group.create_task(self._keep_reloading(), name="reload"),
-                    group.create_task(self._feed_watchdog(), name="watchdog"),
+                    group.create_task(self._attend(), name="watchdog"),
+                    group.create_task(self._storing.run(self.commit), name="storing"),
+                    group.create_task(self._await_store(), name="state directory"),
                 ]
                 self._group = group
                 if control is not None:
@@ -173,20 +224,25 @@ class Daemon:
                 ]
                 self._watching = group.create_task(self._watch_baseline(), name="baseline watch")
                 self._start_publisher()
-                self._service.ready(f"following {self.settings.source.path}")
+                self._told = self._status_line()
+                self._service.ready(self._told)
                 self.ready.set()
                 await self._stop.wait()
-                self._service.stopping()
-                self._log.info("stopping")
+                if self._ending:
+                    self._service.stopping()
+                    self._log.info("stopping")
                 await _end(*tasks, self._watching, self._publishing)
         finally:
             if control is not None:
                 control.close()
-            if metrics is not None:
-                await metrics.stop()
 
     def stop(self) -> None:
-        """End cleanly; everything found so far is stored already."""
+        """End cleanly; everything found so far is stored already, if it can be."""
+        self._ending = True
+        self._stop.set()
+
+    async def _await_store(self) -> None:
+        await self._storing.reopened.wait()
         self._stop.set()
 
     def reload(self) -> None:
@@ -197,7 +253,10 @@ class Daemon:
         source = self.settings.source
         if is_kernel_list(source.path):
             return KernelList(
-                source.path, poll_interval_seconds=source.poll_interval_seconds, hold_open=source.hold_open
+                source.path,
+                poll_interval_seconds=source.poll_interval_seconds,
+                hold_open=source.hold_open,
+                passed=self._passed,
             )
         return FileList(Path(source.path), log=self._log)
 
@@ -239,15 +298,25 @@ class Daemon:
 
     def _boot(self) -> str:
         """What tells this boot's records from another's; a mirrored file tells by its content alone."""
-        if isinstance(self._source, FileList):
-            return "file"
+        return "file" if isinstance(self._source, FileList) else self._read_boot_id()
+
+    def _read_boot_id(self) -> str:
         try:
             return self._outside.boot_id.read_text("ascii").strip()
         except (OSError, UnicodeDecodeError):
             return "unknown boot"
 
+    def _stamp(self) -> object:
+        """By what another process of this boot knows whether the clock has been set since."""
+        return [self._boot_id, *self._clock.reading()]
+
+    def _clock_stepped(self, by: float) -> None:
+        self._log.warning("clock_stepped", seconds=round(by, 3))
+        self.monitor.clock_stepped(by)
+        self._timer_changed.set()
+
     def _resume(self) -> int:
-        stored = self._store.load()
+        stored = self._storing.stored
         if stored.notice:
             self._log.warning("state_notice", notice=stored.notice)
         try:
@@ -256,36 +325,12 @@ class Daemon:
             self._log.info("reading_from_start", reason=str(error))
             self.monitor.start_over(self._boot(), self._outside.wall_clock(), str(error))
             offset = 0
-        self._judge_signatures()
+        match {} if stored.checkpoint is None else stored.checkpoint.get("clock"):
+            case [self._boot_id, float() as wall, float() as elapsed] if isfinite(wall - elapsed):
+                self._clock.since((wall, elapsed))
+        self._reloading.judge_signatures()
         self._retained = self.monitor.retained()
         return offset
-
-    def _first_baseline(self) -> Baseline:
-        """The one to start with: without a good one in the directory, the last good one where there is one.
-
-        Raises:
-            BaselineError, AdapterError: there is none, and that is not for want of a signature.
-        """
-        self._baseline_ok, self._unsigned = True, ""
-        try:
-            return self._baselines.read(Path(self.settings.baseline.directory))
-        except (BaselineError, AdapterError) as error:
-            last = self._baselines.last_good()
-            if last is None and not isinstance(error, SignatureError):
-                raise
-            self._baseline_ok = False
-            self._unsigned = str(error) if isinstance(error, SignatureError) else ""
-            kept = "none: there is no last good one" if last is None else "the last good one"
-            self._log.error("baseline_refused", problem=str(error), kept=kept)
-            return Baseline() if last is None else last
-
-    def _judge_signatures(self) -> None:
-        """Say whether the baseline directory is signed as it must be."""
-        now = self._outside.wall_clock()
-        if self._unsigned:
-            self.monitor.hold_baseline(self._unsigned, now)
-        elif self._baseline_ok:
-            self.monitor.cease_baseline(now)
 
     # -- the pipeline ----------------------------------------------------------------------
 
@@ -333,7 +378,7 @@ class Daemon:
             async with self.feeding:
                 if isinstance(event, Chunk):
                     self.monitor.feed(event.data, now)
-                    self._ever_read = self._source_up = True
+                    self._seen()
                     if self._outside.monotonic() - committed_at < _COMMIT_SECONDS:
                         continue
                 else:
@@ -361,18 +406,22 @@ class Daemon:
         """Anything but bytes."""
         if isinstance(event, CaughtUp):
             self._count = event.count
-            self._ever_read = self._source_up = True
+            self._seen()
             self.monitor.caught_up(now)
             if self._pcr is None:
                 self.monitor.pcr_settled(now, tpm=False)  # a gap is one then
         elif isinstance(event, Restarted):
             self._restarted(event.reason, now)
         elif isinstance(event, Unavailable):
-            self._source_up = False
+            self._source_up, self._list_problem = False, event.problem
             self.monitor.lost_sight()
             if event.lasting and not self._ever_read:
                 raise AdapterError("cannot follow the measurement list", event.problem)
             self._log.error("list_unavailable", problem=event.problem)
+
+    def _seen(self) -> None:
+        self._ever_read = self._source_up = True
+        self._list_problem = ""
 
     def _restarted(self, reason: str, now: float) -> None:
         if reason == "replaced" and not self.monitor.broken:
@@ -393,41 +442,22 @@ class Daemon:
 
     def commit(self, began: float | None = None) -> None:
         """Store what there is; if that fails, it is kept and tried again."""
-        commit = self.monitor.commit()
-        try:
-            self._baselines.save(self._store)
-            self._store.commit(commit)
-        except AdapterError as error:
-            if str(error) != self._store_problem:
-                self._store_problem = str(error)
-                self._log.error("store_failed", problem=self._store_problem)
-            asyncio.get_running_loop().call_later(_STORE_RETRY_SECONDS, self._timer_changed.set)
-            return
-        if self._store_problem:
-            self._store_problem = ""
-            self._log.info("store_recovered")
-        self.monitor.committed()
+        told = self._storing.commit(self.monitor, self._baselines, self._outside.wall_clock())
         self._retained = self.monitor.retained()
         if self._publisher is not None:
             self._publisher.wake()
-        if commit.messages and began is not None:
+            if self._storing.take_unread():
+                self._publisher.rewind()
+        if told and began is not None:
             self._collector.observe_detection_latency(self._outside.monotonic() - began)
-        for message in commit.messages:
-            self._log_alert(message)
         self._timer_changed.set()
-
-    def _log_alert(self, message: Message) -> None:
-        """The journal tells what subscribers are told, also while there is no broker."""
-        alert = json.loads(message.payload)["data"]
-        tell = {"info": self._log.info, "warning": self._log.warning}.get(alert["severity"], self._log.error)
-        told = {key: alert[key] for key in ("code", "status", "message", "expected", "actual") if alert[key]}
-        tell("alert", **told, record=alert["evidence"]["record"])
 
     # -- time, reloads, watchdog -----------------------------------------------------------
 
     async def _keep_time(self) -> None:
-        """Fire alerts whose hold-off is over, and retry what could not be stored."""
+        """Fire alerts whose hold-off is over."""
         while True:
+            self._timer_turns += 1
             due = self.monitor.next_due()
             wait = None if due is None else max(due - self._outside.wall_clock(), 0.0)
             try:
@@ -436,97 +466,91 @@ class Daemon:
             except TimeoutError:
                 self.monitor.tick(self._outside.wall_clock())
                 self.commit()
-            if self._store_problem:
-                self.commit()
 
     async def _watch_baseline(self) -> None:
         async with aclosing(self._watch.changes()) as changes:
             async for _ in changes:
-                self._reload_baseline()
+                self._reloading.reload_baseline()
 
-    async def _watch_elsewhere(self) -> None:
+    async def watch_elsewhere(self) -> None:
         """The baseline directory is another one."""
         await _end(self._watching)
         self._watch = self._make_watch()
         self._watching = self._group.create_task(self._watch_baseline(), name="baseline watch")
-
-    def _reload_baseline(self) -> bool:
-        """Another baseline, or the last good one if this one is refused."""
-        try:
-            baseline = self._baselines.read(Path(self.settings.baseline.directory))
-        except (BaselineError, AdapterError) as error:
-            self._baseline_ok = False
-            self._log.error("baseline_refused", problem=str(error), kept="the last good one")
-            if isinstance(error, SignatureError):
-                self._unsigned = str(error)
-                self._judge_signatures()
-                self.commit()
-            return False
-        self._baseline_ok, self._unsigned = True, ""
-        self._judge_signatures()
-        if baseline != self.monitor.baseline:
-            self.monitor.set_baseline(baseline, self._outside.wall_clock())
-            self._log.info("baseline_loaded", entries=len(baseline.entries))
-        self.commit()
-        return True
 
     async def _keep_reloading(self) -> None:
         while True:
             await self._reload_wanted.wait()
             self._reload_wanted.clear()
             self._service.reloading()
-            try:
-                await self._reload_settings()
-                self._settings_ok = True
-            except DmimadError as error:
-                self._settings_ok = False
-                self._log.error("reload_refused", problem=str(error), kept="the settings in force")
+            await self._reloading.reload()
             self._service.ready()
 
-    async def _reload_settings(self) -> None:
-        new = self._outside.load_settings()
-        keys, sign = trusted_keys(new), signer(new)
-        old = self.settings
-        fixed = {
-            name: (getattr(old, name), getattr(new, name))
-            for name in ("host", "source", "state", "metrics", "control", "live", "tpm")
-        }
-        waiting = sorted(name for name, (before, after) in fixed.items() if before != after)
-        if waiting:
-            self._log.warning("restart_needed", sections=waiting)
-        self.settings = replace(new, **{name: before for name, (before, _) in fixed.items()})
-        self._outside.set_log_level(self.settings.log.level)
-        self._baselines.keys, self.monitor.sign = keys, sign
-        if new.baseline.directory != old.baseline.directory:
-            await self._watch_elsewhere()
-        if self._reload_baseline():
-            self._log.info("reloaded")
-        self.monitor.set_policy(_policy(self.settings), self._outside.wall_clock())
-        self.commit()
-        if new.mqtt != old.mqtt and self._publishing is not None:
-            await _end(self._publishing)
-            self._start_publisher()
-        elif new.mqtt != old.mqtt:
-            self._start_publisher()
+    def serve_metrics_with(self, tls: ssl.SSLContext | None) -> None:
+        """New connections to the metrics' endpoint use this."""
+        if self._metrics is not None:
+            self._metrics.tls = tls
+
+    async def publish_anew(self) -> None:
+        """End the connection to the broker, and begin another as the settings in force say."""
+        await _end(self._publishing)
+        self._start_publisher()
 
     def _start_publisher(self) -> None:
         self._publisher = self._publishing = None
         if self.settings.mqtt.enabled:
             self._publisher = Publisher(
-                self.settings.mqtt,
+                self._reloading.broker_access(),
                 self.settings.host.id,
-                self._store,
+                self._storing,
                 lambda: self._retained,
                 log=self._log,
                 random=self._outside.random,
             )
             self._publishing = self._group.create_task(self._publisher.run(), name="publisher")
 
-    async def _feed_watchdog(self) -> None:
-        interval = self._service.keepalive_interval_seconds
-        while interval is not None:
-            self._service.alive()
-            await asyncio.sleep(interval)
+    async def _attend(self) -> None:
+        """See that the tasks get on, feed the watchdog if they do, and keep the status line true."""
+        interval = self._service.keepalive_interval_seconds or _NUDGE_SECONDS
+        fed = float("-inf")
+        while True:
+            now = self._outside.monotonic()
+            self._judge_tasks(now)
+            if now - fed >= interval and not self._hanging:
+                fed = now
+                self._service.alive()
+                self._timer_changed.set()
+                if self._publisher is not None:
+                    self._publisher.nudge()
+            if self._service.present and (line := self._status_line()) != self._told:
+                self._told = line
+                self._service.status(line)
+            await asyncio.sleep(min(interval / 2, _ATTEND_SECONDS))
+
+    def _judge_tasks(self, now: float) -> None:
+        """Which tasks hang; each is told of once."""
+        self._free_turns += not self.feeding.locked()  # the pipeline never waits while it holds it
+        turns = {
+            "pipeline": self._source.turns,
+            "list_state": self._free_turns,
+            "alert_timer": self._timer_turns,
+        }
+        if self._publisher is not None:
+            turns["publisher"] = self._publisher.turns
+        before, self._hanging = self._hanging, self._liveness.hanging(turns, now)
+        for task in sorted({*self._hanging} - {*before}):
+            self._log.error("task_hangs", task=task, then="the service manager restarts the daemon")
+        for task in sorted({*before} - {*self._hanging}):
+            self._log.info("task_goes_on", task=task)
+
+    def _status_line(self) -> str:
+        return status_line(
+            self.surroundings(),
+            devices=len(self._retained),
+            firing=self.monitor.firing(),
+            problem=self._broken or self._list_problem,
+            hanging=self._hanging,
+        )
 
     # -- the control socket ----------------------------------------------------------------
 
@@ -561,12 +585,15 @@ class Daemon:
             lag=self._lag(),
             live_up=None if self._live is None else self._live.up,
             mqtt_connected=None if self._publisher is None else self._publisher.connected,
-            outbox_pending=self._store.pending_count(),
-            outbox_dead=self._store.dead_count(),
-            store_problem=self._store_problem,
-            settings_accepted=self._settings_ok,
-            baseline_accepted=self._baseline_ok,
+            outbox_pending=self._storing.pending_count(),
+            outbox_dead=self._storing.dead_count(),
+            store_problem=self._storing.problem,
+            mqtt_problem="" if self._publisher is None else self._publisher.rival,
+            settings_accepted=self._reloading.accepted(SETTINGS),
+            baseline_accepted=self._reloading.accepted(BASELINE),
             baseline_directory=self.settings.baseline.directory,
+            refused=self._reloading.refused,
+            restart_needed=self._reloading.restart_needed,
         )
 
     def _lag(self) -> int | None:
@@ -582,7 +609,11 @@ class Daemon:
         if not settings.enabled:
             return None
         server = MetricsServer(
-            registry(self._collector), address=settings.address, port=settings.port, log=self._log
+            registry(self._collector),
+            address=settings.address,
+            port=settings.port,
+            log=self._log,
+            tls=self._reloading.first_metrics_tls(),
         )
         await server.start()
         self.metrics_url = server.url
@@ -600,13 +631,17 @@ class Daemon:
             lag=self._lag(),
             pcr_verified=monitor.pcr_verified,
             last_read=monitor.last_read,
-            outbox_pending=self._store.pending_count(),
-            outbox_dead=self._store.dead_count(),
+            outbox_pending=self._storing.pending_count(),
+            outbox_dead=self._storing.dead_count(),
             mqtt_connected=self._publisher is not None and self._publisher.connected,
-            reload_ok=self._settings_ok and self._baseline_ok,
+            reload_ok=not self._reloading.refused,
+            reload_success=self._reloading.last_success,
+            certificate_expiry=self._reloading.certificate_expiry,
             source_up=self._source_up,
             live_up=None if self._live is None else self._live.up,
             observations=monitor.observations,
+            store_up=not self._storing.problem,
+            mqtt_rival=self._publisher is not None and bool(self._publisher.rival),
         )
 
 
@@ -629,16 +664,3 @@ def _cause(error: Exception) -> DmimadError:
             for part in (leaf.exceptions if isinstance(leaf, ExceptionGroup) else [leaf])
         ]
     return next((leaf for leaf in leaves if isinstance(leaf, DmimadError)), None) or InternalError(leaves[0])
-
-
-def _policy(settings: Settings) -> Policy:
-    return Policy(
-        settings.host.id,
-        settings.alerts.hold_off_seconds,
-        settings.baseline.unexpected_devices,
-        settings.source.trim_expected,
-        settings.alerts.storm_threshold,
-        settings.alerts.storm_window_seconds,
-        settings.alerts.flap_threshold,
-        settings.alerts.flap_window_seconds,
-    )

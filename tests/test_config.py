@@ -13,14 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from dmimad import config
+from dmimad import config, settings
 from dmimad.core.errors import SettingsError
+from dmimad.core.transport import uses_tls
 
 ROOT = Path(__file__).parent.parent
 DEFAULTS = config.parse(b"", "none", host_id=lambda: "test-host")
 
 
-def parse(text: str) -> config.Settings:
+def parse(text: str) -> settings.Settings:
     return config.parse(text.encode(), "/etc/x.toml", host_id=lambda: "test-host")
 
 
@@ -40,6 +41,8 @@ def test_defaults_are_those_of_the_contract() -> None:
             "protocol": 5,
             "username": "",
             "password_file": "",
+            "allow_plain_password": False,
+            "tls": "auto",
             "tls_ca_file": "",
             "tls_cert_file": "",
             "tls_key_file": "",
@@ -47,7 +50,14 @@ def test_defaults_are_those_of_the_contract() -> None:
             "max_in_flight": 64,
             "max_attempts": 5,
         },
-        "metrics": {"enabled": True, "address": "127.0.0.1", "port": 9837},
+        "metrics": {
+            "enabled": True,
+            "address": "127.0.0.1",
+            "port": 9837,
+            "tls_cert_file": "",
+            "tls_key_file": "",
+            "tls_client_ca_file": "",
+        },
         "control": {"socket": "/run/dmimad/control.sock", "users": ()},
         "state": {"directory": "/var/lib/dmimad"},
         "baseline": {
@@ -91,6 +101,8 @@ def test_every_setting_can_be_set() -> None:
         protocol = 3
         username = "dmimad"
         password_file = "/p"
+        allow_plain_password = true
+        tls = "on"
         tls_ca_file = "/ca"
         tls_cert_file = "/cert"
         tls_key_file = "/key"
@@ -101,6 +113,9 @@ def test_every_setting_can_be_set() -> None:
         enabled = false
         address = "::1"
         port = 0
+        tls_cert_file = "/m"
+        tls_key_file = "/mk"
+        tls_client_ca_file = "/mca"
         [control]
         socket = ""
         users = ["admin", "1000"]
@@ -192,9 +207,10 @@ REFUSED = [
     ('[log]\n"" = 1', ":2: log.: unknown setting in [log]; there are level, format"),
     ('[log]\n"a\\nb\\u001b" = 1', r":1: log.a\nb\x1b: unknown setting in [log]; there are level, format"),
     (
-        "[mqtt.tls]\nca = 1",
-        ":1: mqtt.tls: unknown setting in [mqtt]; there are enabled, host, port, protocol, username, "
-        "password_file, tls_ca_file, tls_cert_file, tls_key_file, keepalive_seconds, max_in_flight, "
+        "[mqtt.ssl]\nca = 1",
+        ":1: mqtt.ssl: unknown setting in [mqtt]; there are enabled, host, port, protocol, username, "
+        "password_file, allow_plain_password, tls, tls_ca_file, tls_cert_file, tls_key_file, "
+        "keepalive_seconds, max_in_flight, "
         "max_attempts",
     ),
     # wrong types
@@ -284,6 +300,34 @@ REFUSED = [
         ":2: mqtt.tls_cert_file: needs tls_key_file, the private key of the certificate",
     ),
     ('[mqtt]\ntls_key_file = "/k"', ":2: mqtt.tls_key_file: needs tls_cert_file, the certificate of the key"),
+    (
+        '[metrics]\ntls_cert_file = "/c"',
+        ":2: metrics.tls_cert_file: needs tls_key_file, the private key of the certificate",
+    ),
+    (
+        '[metrics]\ntls_key_file = "/k"',
+        ":2: metrics.tls_key_file: needs tls_cert_file, the certificate of the key",
+    ),
+    (
+        '[metrics]\ntls_client_ca_file = "/c"',
+        ":2: metrics.tls_client_ca_file: needs tls_cert_file and tls_key_file: "
+        "without TLS nobody shows a certificate",
+    ),
+    ('[mqtt]\ntls = "ON"', ':2: mqtt.tls: must be auto, on or off, not "ON"; did you mean "on"?'),
+    (
+        '[mqtt]\ntls = "off"\ntls_ca_file = "/c"',
+        ':2: mqtt.tls: is "off", but tls_ca_file is set, which is for TLS; set one of them',
+    ),
+    (
+        '[mqtt]\nhost = "b.example.org"\ntls = "off"\nusername = "u"\npassword_file = "/p"',
+        ":5: mqtt.password_file: would cross the network to b.example.org in the clear; "
+        'use TLS (leave tls at "auto"), or allow it with allow_plain_password = true',
+    ),
+    (
+        '[mqtt]\nhost = "192.0.2.1"\ntls = "off"\nusername = "u"',
+        ":4: mqtt.username: would cross the network to 192.0.2.1 in the clear; "
+        'use TLS (leave tls at "auto"), or allow it with allow_plain_password = true',
+    ),
     (
         '[mqtt]\nprotocol = 3\npassword_file = "/p"',
         ":3: mqtt.password_file: needs username: MQTT 3.1.1 has no password without one",
@@ -413,26 +457,90 @@ def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_shipped_file_is_the_one_the_code_makes() -> None:
-    assert (ROOT / "config" / "dmimad.toml").read_text() == config.default_file()
+    assert (ROOT / "config" / "dmimad.toml").read_text() == settings.default_file()
+
+
+def test_the_shipped_file_sets_nothing_so_that_another_default_is_taken() -> None:
+    assert config.load(ROOT / "config" / "dmimad.toml", host_id=lambda: "test-host") == DEFAULTS
+    document = tomllib.loads((ROOT / "config" / "dmimad.toml").read_text())
+    assert document == {section: {} for section in dataclasses.asdict(DEFAULTS)}
 
 
 def test_the_shipped_file_has_every_setting_at_its_default() -> None:
-    text = (ROOT / "config" / "dmimad.toml").read_text()
-    document = tomllib.loads(text)
-    assert config.load(ROOT / "config" / "dmimad.toml", host_id=lambda: "test-host") == DEFAULTS
-    written = {section: set(table) for section, table in document.items()}
-    assert written == {section: set(values) for section, values in dataclasses.asdict(DEFAULTS).items()}
-    lines = text.splitlines()
-    for number, line in enumerate(lines):
-        if "=" in line and not line.startswith("#"):
-            assert re.fullmatch(r"# .+\.", lines[number - 1]), line
+    lines = (ROOT / "config" / "dmimad.toml").read_text().splitlines()
+    shown = [number for number, line in enumerate(lines) if re.match(r"#[a-z_]+ = ", line)]
+    for number in shown:
+        assert re.fullmatch(r"# .+\.", lines[number - 1]), lines[number]
     assert max(map(len, lines)) <= 110
+    text = "\n".join(line[1:] if number in shown else line for number, line in enumerate(lines))
+    assert config.parse(text.encode(), "/x", host_id=lambda: "test-host") == DEFAULTS
+    written = {section: set(table) for section, table in tomllib.loads(text).items()}
+    assert written == {section: set(values) for section, values in dataclasses.asdict(DEFAULTS).items()}
+
+
+# --- TLS and passwords ---
+
+
+@pytest.mark.parametrize(
+    ("lines", "tls", "port"),
+    [
+        ("", False, 1883),
+        ('host = "localhost"', False, 1883),
+        ('host = "LOCALHOST"', False, 1883),
+        ('host = "127.3.2.1"', False, 1883),
+        ('host = "::1"', False, 1883),
+        ('host = "127.0.0.1"\nusername = "u"\npassword_file = "/p"', False, 1883),
+        ('host = "127.0.0.1"\ntls_ca_file = "/ca"', True, 8883),
+        ('tls_cert_file = "/c"\ntls_key_file = "/k"', True, 8883),
+        ('tls = "on"', True, 8883),
+        ('tls = "on"\nport = 1883', True, 1883),
+        ('host = "broker.example.org"', True, 8883),
+        ('host = "broker.example.org"\nusername = "u"\npassword_file = "/p"', True, 8883),
+        ('host = "broker.example.org"\nport = 1883', True, 1883),
+        ('host = "localhost.localdomain"', True, 8883),  # whatever it resolves to
+        ('host = "127.0.0.1.example.org"', True, 8883),
+        ('host = "::ffff:127.0.0.1"', True, 8883),
+        ('host = "0.0.0.0"', True, 8883),
+        ('host = "192.0.2.1"\ntls = "off"', False, 1883),
+        (
+            'host = "192.0.2.1"\ntls = "off"\nusername = "u"\nallow_plain_password = true',
+            False,
+            1883,
+        ),
+        ('host = "192.0.2.1"\ntls = "off"\nusername = "u"\nenabled = false', False, 1883),
+    ],
+)
+def test_tls_is_on_as_soon_as_the_broker_is_not_the_loopback(lines: str, tls: bool, port: int) -> None:
+    mqtt = parse(f"[mqtt]\n{lines}").mqtt
+    assert (uses_tls(mqtt), mqtt.port) == (tls, port)
+
+
+def test_what_crosses_the_network_in_the_clear_is_told() -> None:
+    assert config.in_clear(DEFAULTS) == []
+    assert config.in_clear(parse('[mqtt]\nhost = "b"\n[metrics]\naddress = "::"\nenabled = false')) == []
+    served = '[metrics]\naddress = "::"\ntls_cert_file = "/c"\ntls_key_file = "/k"'
+    assert config.in_clear(parse(served)) == []
+    plain = '[mqtt]\nhost = "b"\ntls = "off"\n'
+    assert config.in_clear(parse(plain + '[metrics]\naddress = "0.0.0.0"')) == [
+        'mqtt: alerts cross the network to b in the clear; leave mqtt.tls at "auto"',
+        "metrics: everybody who reaches 0.0.0.0 can read them, device names among them; "
+        "set metrics.tls_cert_file, metrics.tls_key_file and metrics.tls_client_ca_file",
+    ]
+    allowed = 'username = "u"\nallow_plain_password = true\n'
+    assert config.in_clear(parse(plain + allowed)) == [
+        'mqtt: user name, password and alerts cross the network to b in the clear; leave mqtt.tls at "auto"'
+    ]
 
 
 def test_the_reference_has_all_that_a_reader_needs() -> None:
-    rows = {f"{row.section}.{row.key}": row for row in config.reference()}
-    assert rows["mqtt.port"] == config.Setting(
-        "mqtt", "port", "whole number", "1883", "1 to 65535", "Port of the broker, usually 8883 with TLS."
+    rows = {f"{row.section}.{row.key}": row for row in settings.reference()}
+    assert rows["mqtt.port"] == settings.Setting(
+        "mqtt",
+        "port",
+        "whole number",
+        "1883",
+        "1 to 65535",
+        "Port of the broker; where none is set, 8883 with TLS.",
     )
     assert rows["log.level"].allowed == LEVELS
     assert rows["baseline.trusted_keys"].default == "[]"

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ import pytest
 
 from dmimad import cli
 from dmimad.adapters.metrics import FAMILIES, LATENCY
-from dmimad.config import reference
 from dmimad.core.device import Device
 from dmimad.core.drift import Judgement, Verdict
 from dmimad.core.finding import CODES
 from dmimad.core.observation import LiveDevice, LiveTable, LiveTarget
 from dmimad.core.table import Provenance, Table
 from dmimad.core.view import device_view
+from dmimad.message_ids import MESSAGE_IDS
+from dmimad.reloading import _FIXED
+from dmimad.settings import reference
 
 ROOT = Path(__file__).parent.parent
 PAGES = (
@@ -79,19 +82,40 @@ def test_every_page_is_linked_from_the_readme() -> None:
 # -- findings -----------------------------------------------------------------------------
 
 
+FINDINGS = TEXTS["docs/findings.md"]
+#: What the entry of a finding has beside its meaning, in this order.
+PARTS = ("Severity:", "Check:", "Do:", "Ends:")
+
+
+def entries() -> dict[str, str]:
+    """The entry of each code."""
+    pieces = re.split(r"^## (.+)$", FINDINGS, flags=re.MULTILINE)[1:]
+    return dict(zip(pieces[::2], pieces[1::2], strict=True))
+
+
 def test_every_finding_has_its_row_with_its_usual_severity() -> None:
     found = {
-        match[1]: row[1].split(" ")[0]
-        for row in rows(TEXTS["docs/findings.md"], 4)
-        if (match := re.search(r"`([a-z._]+)`", row[0]))
+        match[1]: row[1]
+        for row in rows(FINDINGS.partition("\n## ")[0], 3)
+        if (match := re.match(r"\[`([a-z._]+)`\]\(#", row[0]))
     }
     assert found == {code: severity.value for code, (severity, _) in CODES.items()}
 
 
-def test_sections_about_findings_are_about_existing_ones() -> None:
-    sections = set(re.findall(r"^## ([a-z]+\.[a-z_]+)$", TEXTS["docs/findings.md"], re.MULTILINE))
-    assert sections
-    assert sections <= CODES.keys()
+def test_every_finding_has_its_entry_and_nothing_else_has() -> None:
+    assert entries().keys() == CODES.keys()
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_the_entry_says_what_it_means_how_to_check_and_what_to_do(code: str) -> None:
+    entry = entries()[code]
+    meaning, *parts = re.split(r"^\*\*(\w+:)\*\* ", entry, flags=re.MULTILINE)
+    assert len(meaning.split()) > 5
+    assert tuple(parts[::2]) == PARTS
+    said = {name: text.strip() for name, text in zip(parts[::2], parts[1::2], strict=True)}
+    assert all(len(text.split()) > 0 for text in said.values())
+    assert said["Severity:"].startswith(CODES[code][0].value) or rows(said["Severity:"], 2)
+    assert "`" in said["Check:"] or "    " in said["Check:"] or "as for [" in said["Check:"]
 
 
 @in_each_page
@@ -143,6 +167,22 @@ def test_named_commands_and_their_options_exist(page: str) -> None:
         assert asked <= options_of(match[1]), f"{page}: {span}"
 
 
+def command_lines(text: str) -> list[str]:
+    """Of the indented blocks: the calls of dmimad, without comments and what is piped where."""
+    lines = [line.strip() for line in text.replace("\\\n", " ").splitlines() if line.startswith("    ")]
+    calls = [re.sub(r"\s(#|[|>]|&&).*", "", line) for line in lines]
+    return [call for call in calls if re.match(r"dmimad [a-z-]+( |$)", call)]
+
+
+@in_each_page
+def test_shown_commands_are_right_to_the_last_argument(page: str) -> None:
+    for call in command_lines(TEXTS[page]):
+        if "[" in call or "…" in call:  # a synopsis
+            continue
+        words = shlex.split(re.sub(r"\$\([^)]*\)", "0" * 64, call))
+        assert cli._parse(words[1:]).command == words[1], f"{page}: {call}"
+
+
 def test_every_command_is_documented() -> None:
     everything = "\n".join(TEXTS.values())
     for command in cli.COMMANDS:
@@ -151,9 +191,10 @@ def test_every_command_is_documented() -> None:
 
 @in_each_page
 def test_named_make_targets_exist(page: str) -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    lines = re.findall(r"^([a-z0-9 -]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    targets = {target for line in lines for target in line.split()}
     for span in spans(TEXTS[page]):
-        if match := re.match(r"make ([a-z-]+)", span):
+        if match := re.match(r"make ([a-z0-9-]+)", span):
             assert match[1] in targets, f"{page}: {span}"
 
 
@@ -163,6 +204,73 @@ def test_named_metrics_exist(page: str) -> None:
     for span in spans(TEXTS[page]):
         for name in re.findall(r"\bdmimad_[a-z_]+\b", span):
             assert name in names, f"{page}: {name}"
+
+
+# -- units ----------------------------------------------------------------------------------
+
+
+def unit(*names: str) -> dict[str, list[str]]:
+    """What a unit and its drop-ins set; an empty value takes back what was set before."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        for line in (ROOT / "systemd" / name).read_text("utf-8").splitlines():
+            key, equals, value = line.partition("=")
+            if equals and not line.startswith("#"):
+                found[key] = [*found.get(key, []), value] if value else []
+    return found
+
+
+def test_the_rights_of_the_services_are_as_documented() -> None:
+    """User, capabilities and network of docs/security.md, against the units."""
+    units = {
+        ("dmimad.service", "252"): unit("dmimad.service"),
+        ("dmimad.service", "253 or later"): unit("dmimad.service", "dmimad.service.d/10-systemd-253.conf"),
+        ("dmimad-live.service", "any"): unit("dmimad-live.service"),
+    }
+    documented = {
+        (row[0].strip("`"), row[1]): row[2:5]
+        for row in rows(TEXTS["docs/security.md"], 6)
+        if ".service" in row[0]
+    }
+    actual = {
+        name: [
+            "".join(settings["User"]),
+            " ".join(settings["CapabilityBoundingSet"]) or "none",
+            "no" if settings.get("PrivateNetwork") == ["yes"] else "yes",
+        ]
+        for name, settings in units.items()
+    }
+    assert documented == actual
+    for settings in units.values():
+        ambient = settings.get("AmbientCapabilities", [])
+        assert settings["User"] == ["root"] or ambient == settings["CapabilityBoundingSet"]
+
+
+def test_the_directories_are_as_documented() -> None:
+    documented = {row[0].strip("`"): row[1] for row in rows(TEXTS["docs/security.md"], 3)}
+    tmpfiles = (ROOT / "systemd/tmpfiles.d/dmimad.conf").read_text("utf-8")
+    for _, path, mode, user, *_ in map(str.split, re.findall(r"^d .*$", tmpfiles, re.MULTILINE)):
+        if path in documented:
+            assert documented[path] == f"{user}, {mode}"
+    daemon = unit("dmimad.service")
+    assert documented["/var/lib/dmimad"] == f"dmimad, {daemon['StateDirectoryMode'][0]}"
+    assert documented["/run/dmimad/live.sock"] == f"dmimad, {unit('dmimad-live.socket')['SocketMode'][0]}"
+    assert daemon["LoadCredential"] == ["secrets:/etc/dmimad/secrets"]
+
+
+def test_what_needs_a_restart_is_as_documented() -> None:
+    (paragraph,) = [
+        part
+        for part in TEXTS["docs/handbook.md"].split("\n\n")
+        if "systemctl restart" in part and "[host]" in part
+    ]
+    assert set(re.findall(r"`\[([a-z]+)\]`", paragraph)) == set(_FIXED)
+
+
+@in_each_page
+def test_events_of_the_journal_exist(page: str) -> None:
+    for name in re.findall(r"DMIMAD_EVENT=([a-z_]+)", TEXTS[page]):
+        assert name == "alert" or name in MESSAGE_IDS, f"{page}: {name}"
 
 
 # -- modules ------------------------------------------------------------------------------

@@ -17,15 +17,18 @@ import pytest
 
 from dmimad import cli
 from dmimad.commands import doctor as command
-from dmimad.config import MqttSettings
 from dmimad.core.errors import AdapterError
 from dmimad.core.observation import Observation
 from dmimad.doctor.checks import Answer, Check, Status, first, verdict
 from dmimad.doctor.examination import CHECKS
 from dmimad.doctor.report import json_report, text_report
 from dmimad.doctor.surroundings import look_at_broker
+from dmimad.settings import MqttSettings
 from tests.broker import Broker, free_port, subscribed_to
 from tests.doctor.fake_host import FakeHost, device
+from tests.other_user import public_path
+
+__all__ = ["public_path"]  # a fixture
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs/doctor.md").read_text()
@@ -177,19 +180,15 @@ def test_a_mirrored_list_and_a_broker(tmp_path: Path, mosquitto: str, corpus: Pa
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_without_rights_it_says_what_it_could_not_see(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    for parent in list(tmp_path.parents)[:3]:
-        if "pytest" in parent.name:
-            parent.chmod(0o755)
-    file = settings_file(tmp_path, source=f'path = "{tmp_path / "list"}"')
+def test_without_rights_it_says_what_it_could_not_see(public_path: Path) -> None:
+    file = settings_file(public_path, source=f'path = "{public_path / "list"}"')
     file.chmod(0o644)
-    (tmp_path / "list").write_bytes(b"")
-    (tmp_path / "list").chmod(0o400)
-    (tmp_path / "state").mkdir(mode=0o700)
-    (tmp_path / "state/dmimad.db").write_bytes(b"")
-    (tmp_path / "baseline.d/a.toml").write_text("version = 1")
-    (tmp_path / "baseline.d/a.toml").chmod(0o600)
+    (public_path / "list").write_bytes(b"")
+    (public_path / "list").chmod(0o400)
+    (public_path / "state").mkdir(mode=0o700)
+    (public_path / "state/dmimad.db").write_bytes(b"")
+    (public_path / "baseline.d/a.toml").write_text("version = 1")
+    (public_path / "baseline.d/a.toml").chmod(0o600)
     status, checks = report("--config", file, become=BECOME_NOBODY)
     unseen = {id for id, entry in checks.items() if "sudo dmimad doctor" in entry["remedy"]}
     assert {
@@ -267,6 +266,7 @@ def broker_settings(port: int, **values: Any) -> MqttSettings:
 def test_brokers_that_let_us_in_and_do_not(tmp_path: Path, mosquitto: str) -> None:
     password = tmp_path / "secret"
     password.write_text("right\n")
+    password.chmod(0o600)
     with Broker(mosquitto, tmp_path, users={"web": "right"}) as broker:
         good = broker_settings(broker.port, username="web", password_file=str(password))
         for protocol in (5, 3):
@@ -283,6 +283,7 @@ def test_brokers_that_let_us_in_and_do_not(tmp_path: Path, mosquitto: str) -> No
         assert unreadable is not None
         assert "password_file" in unreadable.what
         password.write_text("right")
+        password.chmod(0o600)
         broker.freeze()
         silent = look_at_broker(good, 1.0).trouble
         assert silent is not None

@@ -254,6 +254,12 @@ class TestRefusals:
             (["--keys", "/nowhere/keys"], "/nowhere/keys: "),
             (["--password-file", "x"], "give --username"),
             (["--tls-key-file", "x"], "give --tls-cert-file"),
+            (["--tls", "off", "--tls-ca-file", "x"], "leave out one or the other"),
+            (
+                ["--host", "b.example.org", "--tls", "off", "--username", "u"],
+                "the password would cross the network to b.example.org in the clear; "
+                "use TLS, or allow it with --allow-plain-password",
+            ),
             (["--tls-ca-file", "/nowhere/ca"], "/nowhere/ca: --tls-ca-file: No such file"),
             (["--host", ""], "name the broker's host"),
             (["--expect-host", "db-1", "--only-host", "web-*"], "--only-host leaves it out"),

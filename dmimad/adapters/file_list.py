@@ -98,6 +98,8 @@ class FileList:
         self._inotify = inotify
         self._opener = opener
         self._pause: asyncio.Timeout | None = None
+        self.turns = 0
+        """Grows as long as the file is looked at, and stands still if that hangs."""
 
     @property
     def path(self) -> Path:
@@ -120,6 +122,7 @@ class FileList:
         hints = _Hints(self._path, self._inotify, self._log, self._check_interval)
         try:
             while True:
+                self.turns += 1
                 if run.at_end:
                     hints.attach()  # before looking: what comes after the look is then heard
                 try:

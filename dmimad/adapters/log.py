@@ -4,6 +4,7 @@ Source: systemd's `sd-daemon(3)` for the `<N>` priorities that journald takes of
 for JOURNAL_STREAM, no-color.org for NO_COLOR.
 
     journal   <4>broker_refused topic=dmimad/v1/web-1/status reason="not authorized"
+              or, where stderr is the journal and it can be asked, an entry with a field for each value
     console   12:03:04.567 warning  broker_refused  topic=… reason=…      (with colours on a terminal)
     json      {"timestamp": "2026-11-22T12:03:04.567Z", "level": "warning", "event": "broker_refused", …}
 
@@ -25,7 +26,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, TextIO, cast
+from typing import Any, Protocol, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
@@ -43,6 +44,8 @@ MAX_VALUE_CHARS = 4096
 MAX_TRACEBACK_CHARS = 32 * 1024
 """The end of a longer one is kept: that is where it says what happened."""
 MAX_KEY_CHARS = 64
+#: Of an entry's field names the journal takes no more than 64 characters.
+MAX_FIELD_NAME_CHARS = 64
 MAX_INT_BITS = 1024
 MAX_DEPTH = 4
 MAX_ITEMS = 100
@@ -51,6 +54,25 @@ _BARE = re.compile(r"[^\s\"=]+")
 
 _PRIORITIES: Mapping[str, int] = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 _COLOURS: Mapping[str, str] = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "1;31"}
+
+IDENTIFIER = "dmimad"
+_FIELD_PREFIX = "DMIMAD_"
+#: syslog's number for system daemons, which journald gives lines of a service, too.
+_FACILITY_DAEMON = "3"
+
+
+class Entries(Protocol):
+    """A journal that takes entries of fields."""
+
+    dropped: int
+    """Entries that it was too busy for since it last took one."""
+
+    def send(self, fields: Mapping[str, str]) -> bool:
+        """False: it cannot be reached."""
+
+
+#: Event and its values -> the MESSAGE_ID that the journal's catalog explains; None: there is none.
+MessageId = Callable[[str, Mapping[str, object]], str | None]
 
 
 def _now() -> datetime:
@@ -64,18 +86,25 @@ def open_log(
     form: str = "auto",
     environ: Mapping[str, str] | None = None,
     now: Callable[[], datetime] = _now,
+    journal: Entries | None = None,
+    message_id: MessageId = lambda event, values: None,
 ) -> FilteringBoundLogger:
     """A logger that writes events of `level` and above to `stream`: sys.stderr, but for tests.
 
     (sys.stderr is None where the process was started without one: then there is nobody to tell.)
     `form` is one of FORMATS and `level` one of LEVELS, as the settings have made sure; a function in place of
-    the level is asked at each event, so that a reload can change it.
+    the level is asked at each event, so that a reload can change it.  If the stream leads to the journal,
+    `journal` gets the events as entries, and the stream those that it cannot be given.
     """
     environ = os.environ if environ is None else environ
-    renderer = _Renderer(choose_form(stream, form, environ), _coloured(stream, environ), now)
+    chosen = choose_form(stream, form, environ)
+    lines: _Lines | _Journal = _Lines(stream)
+    renderer: _Renderer | _EntryRenderer = _Renderer(chosen, _coloured(stream, environ), now)
+    if journal is not None and chosen == "journal" and _is_journal(stream, environ.get("JOURNAL_STREAM", "")):
+        lines, renderer = _Journal(journal, _Lines(stream)), _EntryRenderer(journal, message_id)
     least = LEVELS[level] if isinstance(level, str) else logging.DEBUG
     logger = structlog.wrap_logger(
-        _Lines(stream),
+        lines,
         processors=[renderer] if isinstance(level, str) else [_Threshold(level), renderer],
         wrapper_class=structlog.make_filtering_bound_logger(least),
         context_class=dict,
@@ -131,6 +160,20 @@ class _Lines:
     msg = debug = info = warning = error = critical = exception = write
 
 
+class _Journal:
+    """The journal and, for what it cannot be given, the stream that leads to it, too."""
+
+    def __init__(self, journal: Entries, lines: _Lines) -> None:
+        self._journal = journal
+        self._lines = lines
+
+    def write(self, fields: Mapping[str, str]) -> None:
+        if not self._journal.send(fields):
+            self._lines.write(f"<{fields['PRIORITY']}>{fields['MESSAGE']}")
+
+    msg = debug = info = warning = error = critical = exception = write
+
+
 class _Threshold:
     """A structlog processor that drops events below a level that can change."""
 
@@ -157,10 +200,7 @@ class _Renderer:
         return self._render(method, event, event_dict, trace)
 
     def _journal(self, level: str, event: object, values: EventDict, trace: str) -> str:
-        words = [f"<{_PRIORITIES[level]}>{_word(event)}", *_pairs(values)]
-        if trace:
-            words.append(f"exception={_quoted(trace)}")
-        return " ".join(words)
+        return f"<{_PRIORITIES[level]}>{_text(event, values, trace)}"
 
     def _console(self, level: str, event: object, values: EventDict, trace: str) -> str:
         def paint(code: str, text: str) -> str:
@@ -181,6 +221,45 @@ class _Renderer:
         if trace:
             line["exception"] = trace
         return json.dumps(line)
+
+
+class _EntryRenderer:
+    """structlog's last processor for the journal: an event's keys and values become an entry's fields."""
+
+    def __init__(self, journal: Entries, message_id: MessageId) -> None:
+        self._journal = journal
+        self._message_id = message_id
+
+    def __call__(
+        self, logger: WrappedLogger, method: str, event_dict: EventDict
+    ) -> tuple[tuple[Mapping[str, str]], dict[str, Any]]:
+        event = event_dict.pop("event", "")
+        trace = _traceback(event_dict.pop("exc_info", None))
+        if self._journal.dropped:
+            event_dict["lost_before"] = self._journal.dropped
+        fields = {
+            "MESSAGE": _text(event, event_dict, trace),
+            "PRIORITY": str(_PRIORITIES[method]),
+            "SYSLOG_IDENTIFIER": IDENTIFIER,
+            "SYSLOG_FACILITY": _FACILITY_DAEMON,
+            "DMIMAD_EVENT": _field(event),
+        }
+        if (identity := self._message_id(str(event), event_dict)) is not None:
+            fields["MESSAGE_ID"] = identity
+        if trace:
+            fields["DMIMAD_EXCEPTION"] = "\n".join(map(_escaped, trace.splitlines()))
+        for key, value in event_dict.items():
+            if value is not None:
+                fields.setdefault(_field_name(key), _field(value))
+        return (fields,), {}
+
+
+def _text(event: object, values: EventDict, trace: str) -> str:
+    """An event as one line."""
+    words = [_word(event), *_pairs(values)]
+    if trace:
+        words.append(f"exception={_quoted(trace)}")
+    return " ".join(words)
 
 
 def _traceback(exc_info: Any) -> str:
@@ -240,6 +319,17 @@ def _escaped(text: str) -> str:
     return "".join(
         character if character.isprintable() else json.dumps(character)[1:-1] for character in text
     )
+
+
+def _field_name(key: object) -> str:
+    name = re.sub(r"[^A-Z0-9_]", "_", str(key)[:MAX_KEY_CHARS].upper())
+    return (_FIELD_PREFIX + name)[:MAX_FIELD_NAME_CHARS]
+
+
+def _field(value: object) -> str:
+    """A value as the text of a field: on one line, and harmless on a terminal, where the catalog shows it."""
+    plain = _plain(value)
+    return _escaped(plain if isinstance(plain, str) else json.dumps(plain))
 
 
 def _key(key: object) -> str:

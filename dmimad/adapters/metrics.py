@@ -1,4 +1,4 @@
-"""Prometheus metrics: a collector over a snapshot, and the HTTP endpoint that serves it.
+"""Prometheus metrics: a collector over a snapshot; `metrics_server` serves it.
 
 Source: Prometheus' text exposition format 0.0.4 and its naming practices (`promtool check metrics`).
 
@@ -6,39 +6,27 @@ The families are a table of data (`FAMILIES`).  Everything is read from one snap
 that is gone has no series, and the parts of an answer agree with each other.  Snapshot and answer are made in
 the event loop, one after the other, so nothing here is shared between threads.
 
-The endpoint is small on purpose: GET and HEAD of `/metrics` and `/`, one request per connection, a deadline,
-and limits on connections and sizes; whoever wants TLS or passwords puts a proxy before it.
-
 What this module does not do: count anything but the detection latency, nor know any setting.
 """
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import math
-import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
-from structlog.typing import FilteringBoundLogger
 
-from dmimad.core.errors import AdapterError
 from dmimad.core.snapshot import DeviceSeries, Snapshot
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 DM_EVENTS = ("table_load", "device_resume", "device_remove", "table_clear", "device_rename", "target_update")
 LATENCY_BUCKETS_SECONDS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 )  # fmt: skip
 
 SEVERITIES = ("info", "warning", "critical")
-MAX_CONNECTIONS = 16
-MAX_REQUEST_BYTES = 8192
-REQUEST_SECONDS = 10.0
 
 Labels = tuple[str, ...]
 Series = dict[Labels, float]
@@ -92,11 +80,28 @@ FAMILIES = (
     Family("gauge", "dmimad_last_read_timestamp_seconds", "When the list was last read, in Unix time."),
     Family("gauge", "dmimad_outbox_pending", "Messages that the broker has not acknowledged yet."),
     Family(
-        "counter", "dmimad_outbox_dead_total", "Messages given up because the broker kept rejecting them."
+        "counter",
+        "dmimad_outbox_dead_total",
+        "Messages given up: the broker kept rejecting them, or too many could not be stored.",
     ),
     Family("gauge", "dmimad_mqtt_connected", "Whether there is a connection to the broker."),
+    Family("gauge", "dmimad_mqtt_host_id_taken", "Whether another client uses this host's client id."),
+    Family("gauge", "dmimad_store_up", "Whether what was found can be stored."),
     Family(
-        "gauge", "dmimad_config_last_reload_successful", "Whether the last load of the settings succeeded."
+        "gauge",
+        "dmimad_config_last_reload_successful",
+        "Whether settings, baseline, certificates and keys are in force as they were last read.",
+    ),
+    Family(
+        "gauge",
+        "dmimad_config_last_reload_success_timestamp_seconds",
+        "When settings, baseline, certificates and keys were last taken in without a refusal, in Unix time.",
+    ),
+    Family(
+        "gauge",
+        "dmimad_tls_certificate_expiry_timestamp_seconds",
+        "When our own certificate for this use expires, in Unix time; absent without one.",
+        ("use",),
     ),
     Family("gauge", "dmimad_source_up", "Whether the measurement list can be read."),
     Family(
@@ -184,7 +189,13 @@ def _values(now: Snapshot, version: str) -> Mapping[str, Series]:
         "dmimad_outbox_pending": {(): now.outbox_pending},
         "dmimad_outbox_dead_total": {(): now.outbox_dead},
         "dmimad_mqtt_connected": {(): now.mqtt_connected},
+        "dmimad_mqtt_host_id_taken": {(): now.mqtt_rival},
+        "dmimad_store_up": {(): now.store_up},
         "dmimad_config_last_reload_successful": {(): now.reload_ok},
+        "dmimad_config_last_reload_success_timestamp_seconds": _optional(now.reload_success),
+        "dmimad_tls_certificate_expiry_timestamp_seconds": {
+            (use,): seconds for use, seconds in now.certificate_expiry.items()
+        },
         "dmimad_source_up": {(): now.source_up},
         "dmimad_device_witness_info": _witness_series(now.devices),
         "dmimad_live_up": _optional(now.live_up),
@@ -238,125 +249,3 @@ def _optional(value: float | None) -> Series:
 def _label(value: str) -> str:
     """A value that can be encoded, should a surrogate get here; Prometheus takes all else, NUL too."""
     return value.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-# --- the endpoint ---
-
-
-class MetricsServer:
-    """Serves `/metrics` of a registry over HTTP, in the running event loop."""
-
-    def __init__(self, own: CollectorRegistry, *, address: str, port: int, log: FilteringBoundLogger) -> None:
-        self._registry = own
-        self._address = address
-        self._port = port
-        self._log = log
-        self._server: asyncio.Server | None = None
-        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-        self._one_answer = asyncio.Lock()
-        self._stopping = False
-
-    @property
-    def url(self) -> str:
-        """Where the metrics are, with the port that was given by the system for port 0."""
-        return f"http://{_host_port(self._address, self._port)}/metrics"
-
-    async def start(self) -> None:
-        """Listen.  Raises AdapterError where that cannot be."""
-        listener = await _listener(self._address, self._port)
-        self._stopping = False
-        self._port = listener.getsockname()[1]
-        self._server = await asyncio.start_server(self._connected, sock=listener, limit=MAX_REQUEST_BYTES)
-        self._log.info("metrics_listening", url=self.url)
-
-    async def stop(self) -> None:
-        """Stop listening and end open connections; does nothing where there is nothing to stop."""
-        if self._server is None:
-            return
-        self._stopping = True
-        self._server.close()
-        # Their tasks end of themselves then; Python 3.11 reports one that is cancelled as an error.
-        for writer in self._connections.values():
-            writer.transport.abort()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-        await self._server.wait_closed()
-        self._server = None
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is None or self._stopping or len(self._connections) >= MAX_CONNECTIONS:
-            writer.transport.abort()
-            return
-        self._connections[task] = writer
-        try:
-            async with asyncio.timeout(REQUEST_SECONDS):
-                head = await reader.readuntil(b"\r\n\r\n")
-                async with self._one_answer:
-                    # However many ask at once: the rest of the daemon has its turn before each answer.
-                    await asyncio.sleep(0)
-                    writer.write(self._answer(head))
-                writer.close()
-                await writer.wait_closed()
-        except (OSError, EOFError, asyncio.LimitOverrunError):
-            pass  # the client went away, was too slow (TimeoutError) or sent too much: its loss
-        finally:
-            del self._connections[task]
-            writer.transport.abort()
-
-    def _answer(self, head: bytes) -> bytes:
-        method, target, version = (*head.split(b"\r\n", 1)[0].decode("latin-1").split(" "), "", "", "")[:3]
-        path = target.split("?", 1)[0]
-        if not version.startswith("HTTP/1."):
-            return _response("400 Bad Request", b"only HTTP/1.x\n")
-        if method not in ("GET", "HEAD"):
-            return _response("405 Method Not Allowed", b"only GET and HEAD\n", "Allow: GET, HEAD\r\n")
-        if path == "/metrics":
-            answer = _response("200 OK", generate_latest(self._registry), content_type=CONTENT_TYPE)
-        elif path == "/":
-            answer = _response("200 OK", b"dmimad: Prometheus metrics are at /metrics\n")
-        else:
-            answer = _response("404 Not Found", b"there is only /metrics\n")
-        return answer if method == "GET" else answer[: answer.index(b"\r\n\r\n") + 4]
-
-
-def _response(
-    status: str, body: bytes, more: str = "", content_type: str = "text/plain; charset=utf-8"
-) -> bytes:
-    head = (
-        f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
-        f"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n{more}Connection: close\r\n\r\n"
-    )
-    return head.encode("ascii") + body
-
-
-async def _listener(address: str, port: int) -> socket.socket:
-    """A listening socket on the first address that `address` stands for; `::` takes IPv4 too."""
-    where = f"metrics endpoint {_host_port(address, port)}"
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(
-            address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        family, _, _, _, bindable = found[0]
-        both = family == socket.AF_INET6 and bindable[0] == "::" and socket.has_dualstack_ipv6()
-        return socket.create_server(bindable, family=family, dualstack_ipv6=both, backlog=MAX_CONNECTIONS)
-    except socket.gaierror as error:
-        raise AdapterError(
-            f"the address is not known ({error.strerror})", where, "correct metrics.address"
-        ) from error
-    except OSError as error:
-        problem, remedy = _REMEDIES.get(
-            error.errno or 0, (str(error), "choose another metrics.address or metrics.port")
-        )
-        raise AdapterError(problem, where, remedy) from error
-
-
-_REMEDIES: Mapping[int, tuple[str, str]] = {
-    errno.EADDRINUSE: ("the port is in use", "stop what listens there or choose another metrics.port"),
-    errno.EADDRNOTAVAIL: ("no interface has this address", "correct metrics.address"),
-    errno.EACCES: ("not permitted", "choose a metrics.port of 1024 or above"),
-    errno.EAFNOSUPPORT: ("no such address family here", "choose an IPv4 metrics.address"),
-}
-
-
-def _host_port(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -4,22 +4,29 @@ Source: systemd's `sd_notify(3)` and `sd_watchdog_enabled(3)`: datagrams of `KEY
 that NOTIFY_SOCKET names (a path, or an abstract name written with `@`).  With `Type=notify-reload` the
 manager takes a RELOADING=1 only together with the time it was sent at.
 
+`passed_descriptors` takes what the manager has opened for the daemon: `sd_listen_fds(3)`.
+
 What this module does not do: hold descriptors for the manager, nor fail: without a manager it is silent, and
 one that does not take a message is reported once and left alone, for monitoring goes on without it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping
 
 from structlog.typing import FilteringBoundLogger
 
 MAX_STATUS_CHARS = 500
 SEND_TIMEOUT_SECONDS = 2.0
 """How long a full queue may hold the daemon up."""
+
+MAX_DESCRIPTORS = 64
+_FIRST_DESCRIPTOR = 3  # SD_LISTEN_FDS_START
+_LISTEN_VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 
 
 def _monotonic_microseconds() -> int:
@@ -97,6 +104,32 @@ class ServiceManager:
         if not self._reported:
             self._reported = True
             self._log.warning("service_manager_not_notified", problem=problem)
+
+
+def passed_descriptors(
+    environ: MutableMapping[str, str], names: Collection[str], pid: int | None = None
+) -> dict[str, int]:
+    """Name -> descriptor, of what the service manager has opened for this process (OpenFile=).
+
+    To be called once: what is not among the names is closed, no child gets what is, and the variables that
+    tell of them are gone.  A name that is missing was not opened, which `graceful` allows.
+    """
+    told = {name: environ.pop(name, "") for name in _LISTEN_VARIABLES}
+    count = told["LISTEN_FDS"]
+    if told["LISTEN_PID"] != str(os.getpid() if pid is None else pid) or not count.isdecimal():
+        return {}
+    given = told["LISTEN_FDNAMES"].split(":")
+    found: dict[str, int] = {}
+    for index in range(min(int(count), MAX_DESCRIPTORS)):
+        descriptor = _FIRST_DESCRIPTOR + index
+        name = given[index] if index < len(given) else ""
+        with contextlib.suppress(OSError):  # somebody said so and passed none
+            os.set_inheritable(descriptor, False)
+            if name in names and name not in found:
+                found[name] = descriptor
+            else:
+                os.close(descriptor)
+    return found
 
 
 def _watchdog_seconds(environ: Mapping[str, str], pid: int) -> float | None:

@@ -13,7 +13,9 @@ the daemon does next may happen before its commit has.  They are locked all the 
 that a metrics thread or `asyncio.to_thread` may use them.
 
 The file's bytes are not trusted: schema, types and sizes are checked before use, and a
-database that fails is moved aside, kept, and begun anew.  Someone who can write the file
+database that fails is moved aside, kept, and begun anew with those messages of its outbox
+that can still be read.  One that is damaged or taken away while it is used says so with
+`DamagedError`: close it, and open it again.  Someone who can write the file
 can still write a well-formed lie; that is for the state directory's permissions, and the
 PCR replay, to prevent.  Does not decide what is stored, and does not publish.
 """
@@ -26,12 +28,12 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
 from dmimad.core.commit import Commit, Document, Message, Outgoing, Stored
-from dmimad.core.errors import AdapterError, MalformedError
+from dmimad.core.errors import AdapterError, DamagedError, MalformedError, StateRefusedError
 from dmimad.core.signed_baseline import ApprovedFile
 
 DATABASE_NAME = "dmimad.db"
@@ -93,7 +95,7 @@ _COLUMNS: Mapping[str, tuple[tuple[str, type], ...]] = {
 }
 
 _WRITABLE = "make file and directory writable for dmimad"
-_RESTART = "restart dmimad: it moves the file aside and begins anew"
+_ASIDE = "dmimad moves it aside and begins anew; look for disk errors"
 _REMEDIES: Mapping[int, tuple[str, str]] = {
     sqlite3.SQLITE_FULL: ("the disk is full", "free some space on that file system"),
     sqlite3.SQLITE_READONLY: ("not writable", _WRITABLE),
@@ -104,17 +106,13 @@ _REMEDIES: Mapping[int, tuple[str, str]] = {
     sqlite3.SQLITE_BUSY: ("another program has locked it", "end the program that has the database open"),
     sqlite3.SQLITE_LOCKED: ("another program has locked it", "end the program that has the database open"),
     sqlite3.SQLITE_TOOBIG: (f"a row over {MAX_ROW_BYTES} bytes", "report this: no device should need that"),
-    sqlite3.SQLITE_CORRUPT: ("the database is damaged", _RESTART),
-    sqlite3.SQLITE_NOTADB: ("the database is damaged", _RESTART),
-    sqlite3.SQLITE_ERROR: ("the database is damaged", _RESTART),
+    sqlite3.SQLITE_CORRUPT: ("the database is damaged", _ASIDE),
+    sqlite3.SQLITE_NOTADB: ("the database is damaged", _ASIDE),
+    sqlite3.SQLITE_ERROR: ("the database is damaged", _ASIDE),
 }
 """SQLite's primary result codes -> what is wrong, what to do."""
-_SURROUNDINGS = frozenset(_REMEDIES) - {
-    sqlite3.SQLITE_TOOBIG,
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_NOTADB,
-    sqlite3.SQLITE_ERROR,
-}
+_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+_SURROUNDINGS = frozenset(_REMEDIES) - _DAMAGE - {sqlite3.SQLITE_TOOBIG}
 """The codes that never speak of the file's content."""
 
 
@@ -131,6 +129,7 @@ class Store:
             self._db = _connect(self._path)
         except MalformedError as exc:
             self._db = self._begin_anew(exc.reason)
+        self._identity = _identity(self._path)
         self._pending = self._count("outbox")
         self._dead = self._count("dead_letter")
 
@@ -139,8 +138,8 @@ class Store:
         """Open, or create, the state in `directory`; the parent directory must exist.
 
         Raises:
-            AdapterError: another daemon uses it, it cannot be written, or it was written
-                by a newer version.
+            StateRefusedError: another daemon uses it, or it was written by a newer version.
+            AdapterError: it cannot be used for now.
         """
         _make_directory(directory)
         lock = _lock(directory)
@@ -169,7 +168,6 @@ class Store:
                 stored = _read(self._db, self._path)
             except MalformedError as exc:
                 self._db = self._begin_anew(exc.reason, self._db)
-                self._pending = self._dead = 0
                 stored = Stored()
             return Stored(stored.checkpoint, stored.devices, stored.alerts, stored.facts, self._notice)
 
@@ -181,7 +179,6 @@ class Store:
                     return tuple(map(_approved_file, _rows(self._db, "approved")))
             except MalformedError as exc:
                 self._db = self._begin_anew(exc.reason, self._db)
-                self._pending = self._dead = 0
                 return ()
 
     def set_approved(self, files: Iterable[ApprovedFile]) -> None:
@@ -194,8 +191,12 @@ class Store:
             db.execute("DELETE FROM approved")
             db.executemany("INSERT INTO approved VALUES (?, ?, ?, ?, ?)", rows)
 
-    def commit(self, commit: Commit) -> None:
-        """Store all of `commit` or, with AdapterError, nothing; on disk when it returns."""
+    def commit(self, commit: Commit, seqs: Sequence[int] | None = None) -> None:
+        """Store all of `commit` or, with AdapterError, nothing; on disk when it returns.
+
+        `seqs`: the numbers of its messages in the outbox, from `next_seq` on; without, the next ones.
+        """
+        numbers: Sequence[int | None] = [None] * len(commit.messages) if seqs is None else seqs
         with self._mutex:
             with self._transaction(durable=True) as db:
                 if commit.fresh:
@@ -205,11 +206,33 @@ class Store:
                 _put_documents(db, "alert", commit.alerts)
                 db.executemany("INSERT OR IGNORE INTO fact VALUES (?, ?)", commit.facts)
                 db.executemany(
-                    "INSERT INTO outbox (topic, payload, content_type) VALUES (?, ?, ?)",
-                    [(message.topic, message.payload, message.content_type) for message in commit.messages],
+                    "INSERT INTO outbox (seq, topic, payload, content_type) VALUES (?, ?, ?, ?)",
+                    [
+                        (seq, message.topic, message.payload, message.content_type)
+                        for seq, message in zip(numbers, commit.messages, strict=True)
+                    ],
                 )
                 db.execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?)", (_encode(commit.checkpoint),))
             self._pending += len(commit.messages)
+
+    def probe(self) -> None:
+        """Write something, if only what is there already; raises AdapterError where that is not possible."""
+        with self._transaction(durable=True) as db:
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def facts(self) -> tuple[tuple[str, bytes], ...]:
+        """All facts that are stored; raises AdapterError where not all of them can be read."""
+        with self._mutex, _translated(self._path):
+            try:
+                return cast("tuple[tuple[str, bytes], ...]", tuple(_rows(self._db, "fact")))
+            except MalformedError as exc:
+                raise DamagedError(exc.reason, str(self._path), _ASIDE) from exc
+
+    def next_seq(self) -> int:
+        """The number that the next message in the outbox has, if it is given none."""
+        with self._mutex, _translated(self._path):
+            row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
+        return 1 if row is None else int(row[0]) + 1
 
     # What the publisher needs
 
@@ -281,6 +304,8 @@ class Store:
     @contextlib.contextmanager
     def _transaction(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
         with self._mutex, _translated(self._path):
+            if _identity(self._path) != self._identity:  # SQLite would go on writing to what nobody can find
+                raise DamagedError("the database was taken away or replaced", str(self._path), _ASIDE)
             db = self._db
             # In WAL mode NORMAL writes without waiting for the disk; consistent after a power failure, too.
             db.execute("PRAGMA synchronous = FULL" if durable else "PRAGMA synchronous = NORMAL")
@@ -294,21 +319,59 @@ class Store:
                 raise
 
     def _begin_anew(self, reason: str, damaged: sqlite3.Connection | None = None) -> sqlite3.Connection:
+        messages = _salvage(self._path)
         kept = _move_aside(self._path)
         self._notice = f"{self._path}: {reason}; kept as {kept.name}, everything begins anew"
+        if messages:
+            self._notice += f", {len(messages)} messages of its outbox taken over"
         if damaged is not None:
             # Between the two: closing removes the WAL by name, which must not be the new one's yet.
             with contextlib.suppress(sqlite3.Error):
                 damaged.close()
         try:
-            return _connect(self._path)
+            db = _connect(self._path)
         except MalformedError as exc:  # a new file: the storage itself is broken
             raise AdapterError(exc.reason, str(self._path), "look for disk errors") from exc
+        with _translated(self._path):
+            db.executemany(
+                "INSERT INTO outbox (topic, payload, content_type) VALUES (?, ?, ?)",
+                [(message.topic, message.payload, message.content_type) for message in messages],
+            )
+        self._identity = _identity(self._path)
+        self._pending, self._dead = len(messages), 0
+        return db
 
     def _count(self, table: str) -> int:
         with _translated(self._path):
             (count,) = self._db.execute(f"SELECT count(*) FROM {table}").fetchone()
             return int(count)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file is there; None: there is none."""
+    try:
+        found = path.stat(follow_symlinks=False)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _salvage(path: Path) -> list[Message]:
+    """What can still be read of a damaged database's outbox, up to the first row that cannot."""
+    messages: list[Message] = []
+    where = f"{path.absolute().as_uri()}?mode=ro"
+    with (
+        contextlib.suppress(sqlite3.Error, UnicodeDecodeError, MalformedError),
+        contextlib.closing(sqlite3.connect(where, uri=True)) as db,
+    ):
+        db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_ROW_BYTES)
+        db.execute("PRAGMA trusted_schema = OFF")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if not 1 <= version <= SCHEMA_VERSION or _tables(db) != _expected_tables(version):
+            return []
+        for _, topic, payload, content_type, _ in _rows(db, "outbox"):
+            messages.append(Message(str(topic), cast("bytes", payload), str(content_type)))
+    return messages
 
 
 def _make_directory(directory: Path) -> None:
@@ -336,7 +399,7 @@ def _lock(directory: Path) -> int:
         os.close(lock)
         if isinstance(exc, BlockingIOError):
             what, remedy = "another dmimad uses this directory", "stop it, or set another state.directory"
-            raise AdapterError(what, str(directory), remedy) from exc
+            raise StateRefusedError(what, str(directory), remedy) from exc
         raise AdapterError(_reason(exc), str(path), "use a local file system as state.directory") from exc
     return lock
 
@@ -374,7 +437,8 @@ def _translated(path: Path) -> Iterator[None]:
     except (sqlite3.Error, UnicodeDecodeError) as exc:  # the latter when SQLite quotes damaged text
         code = _code(exc) if isinstance(exc, sqlite3.Error) else sqlite3.SQLITE_CORRUPT
         what, remedy = _REMEDIES.get(code, (str(exc), "report this"))
-        raise AdapterError(what, str(path), remedy) from exc
+        kind = DamagedError if code in _DAMAGE else AdapterError
+        raise kind(what, str(path), remedy) from exc
 
 
 @contextlib.contextmanager
@@ -414,7 +478,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _check_schema(db: sqlite3.Connection, path: Path) -> None:
     (version,) = db.execute("PRAGMA user_version").fetchone()
-    found = db.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
+    found = _tables(db)
     if version == 0 and not found:
         db.execute("BEGIN IMMEDIATE")
         _create_schema(db)
@@ -422,18 +486,25 @@ def _check_schema(db: sqlite3.Connection, path: Path) -> None:
         return
     if version > SCHEMA_VERSION:
         remedy = "install that version again, or move the file away"
-        raise AdapterError("written by a newer version of dmimad", str(path), remedy)
+        raise StateRefusedError("written by a newer version of dmimad", str(path), remedy)
     # Exactly ours: a trigger or a view in there would be someone else's program.
-    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
-        _create_schema(model, version)
-        expected = model.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
-    if version < 1 or found != expected:
+    if version < 1 or found != _expected_tables(version):
         raise MalformedError("damaged: not the tables dmimad makes")
     (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise MalformedError(f"damaged: {verdict!s}"[:MAX_REASON_CHARS])
     if version < SCHEMA_VERSION:
         _upgrade(db, version)
+
+
+def _tables(db: sqlite3.Connection) -> list[tuple[str, str | None]]:
+    return db.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
+
+
+def _expected_tables(version: int) -> list[tuple[str, str | None]]:
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
+        _create_schema(model, version)
+        return _tables(model)
 
 
 def _create_schema(db: sqlite3.Connection, version: int = SCHEMA_VERSION) -> None:

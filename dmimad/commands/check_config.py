@@ -1,13 +1,17 @@
-"""``dmimad check-config``: are the settings, the baseline files and the keys usable?"""
+"""``dmimad check-config``: are the settings, the baseline files, the certificates and the keys usable?"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import time
 from pathlib import Path
 
+from dmimad.adapters.control.server import user_ids
 from dmimad.baselines import Baselines, signing_key, trusted_keys
-from dmimad.config import DEFAULT_FILE, load
+from dmimad.broker_access import check_files
+from dmimad.config import DEFAULT_FILE, in_clear, load
 
 SUMMARY = "check the settings and baseline files"
 
@@ -20,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Returns 0; what is refused is raised.  What a daemon has accepted before is not looked at."""
     settings = load(arguments.config)
+    used = check_files(settings, os.environ, time.time())
     keys, key = trusted_keys(settings), signing_key(settings)
     baseline = Baselines((), keys).read(Path(settings.baseline.directory))
     demanded = "not demanded" if keys is None else f"demanded and valid, trusted: {', '.join(keys.keyids)}"
@@ -29,4 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
         f"baseline signatures: {demanded}\n"
         f"alerts: {'not signed' if key is None else f'signed by {key.keyid}'}\n"
     )
+    sys.stdout.writelines(f"{line}\n" for line in used.fine)
+    sys.stdout.writelines(f"warning: {line}\n" for line in [*in_clear(settings), *used.warnings])
+    for name in user_ids(settings.control.users)[1]:
+        sys.stdout.write(f"warning: control.users: there is no user {name!r} here; correct it\n")
     return 0

@@ -16,12 +16,13 @@ from pathlib import Path
 from dmimad.adapters.live.client import LiveClient
 from dmimad.adapters.live.connect import connector
 from dmimad.adapters.log import open_log
-from dmimad.config import DEFAULT_FILE, Settings, load
+from dmimad.config import DEFAULT_FILE, load
 from dmimad.core.observation import Observation
 from dmimad.doctor.checks import Status, verdict
 from dmimad.doctor.examination import Outside, examine
 from dmimad.doctor.report import json_report, text_report
 from dmimad.doctor.witnesses import Observe
+from dmimad.settings import Settings
 
 SUMMARY = "is this host able to be monitored, and what is missing"
 _PROGRESS_SECONDS = 0.5

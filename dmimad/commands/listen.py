@@ -26,6 +26,7 @@ from dmimad.commands.errors import UsageError
 from dmimad.commands.plain_text import coloured, plain
 from dmimad.core.errors import AdapterError
 from dmimad.core.finding import Severity
+from dmimad.core.transport import TLS_MODES, sends_password_in_clear
 from dmimad.subscriber import (
     Alert,
     Broker,
@@ -95,13 +96,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_broker_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
-    group.add_argument("--port", type=_port, default=1883, help="default: 1883")
+    group.add_argument("--port", type=_port, default=0, help="default: 8883 with TLS, else 1883")
     group.add_argument(
         "--protocol", type=int, choices=(5, 3), default=5, help="MQTT 5, or 3 for 3.1.1; default: 5"
     )
     group.add_argument("--username", default="", metavar="NAME")
     group.add_argument("--password-file", default="", metavar="FILE", help="the password in one line")
-    group.add_argument("--tls-ca-file", default="", metavar="FILE", help="use TLS; the CA of the broker")
+    group.add_argument(
+        "--allow-plain-password",
+        action="store_true",
+        help="send it to another host without TLS, where everybody can read it",
+    )
+    group.add_argument(
+        "--tls",
+        choices=TLS_MODES,
+        default="auto",
+        help="default: auto, on if the host is not the loopback or files for TLS are given",
+    )
+    group.add_argument(
+        "--tls-ca-file", default="", metavar="FILE", help="the CA of the broker; default: the system's"
+    )
     group.add_argument("--tls-cert-file", default="", metavar="FILE", help="this client's certificate")
     group.add_argument("--tls-key-file", default="", metavar="FILE", help="its key")
     group.add_argument(
@@ -141,8 +155,15 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("--tls-key-file: give --tls-cert-file, too")
     if arguments.password_file and not arguments.username:
         raise UsageError("--password-file: give --username, too")
+    if arguments.tls == "off" and (arguments.tls_ca_file or arguments.tls_cert_file):
+        raise UsageError("--tls off: files for TLS are given; leave out one or the other")
     if not arguments.host:
         raise UsageError("--host: name the broker's host")
+    if sends_password_in_clear(_broker(arguments)):
+        raise UsageError(
+            f"--tls off: the password would cross the network to {arguments.host} in the clear; "
+            "use TLS, or allow it with --allow-plain-password"
+        )
     for host in arguments.expect_host:
         if not fnmatch.fnmatchcase(host, arguments.only_host):
             raise UsageError(f"--expect-host {host}: --only-host leaves it out")
@@ -155,6 +176,8 @@ def _broker(arguments: argparse.Namespace) -> Broker:
         protocol=arguments.protocol,
         username=arguments.username,
         password_file=arguments.password_file,
+        allow_plain_password=arguments.allow_plain_password,
+        tls=arguments.tls,
         tls_ca_file=arguments.tls_ca_file,
         tls_cert_file=arguments.tls_cert_file,
         tls_key_file=arguments.tls_key_file,

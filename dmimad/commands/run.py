@@ -8,11 +8,17 @@ import logging
 import os
 import signal
 import sys
+from contextlib import closing
 from pathlib import Path
 
+from dmimad.adapters.ima_list import COUNT_DESCRIPTOR, LIST_DESCRIPTOR, is_kernel_list, kernel_files
+from dmimad.adapters.journal import Journal
 from dmimad.adapters.log import LibraryLog, open_log
-from dmimad.config import Settings, load
+from dmimad.adapters.privileges import go_on_without
+from dmimad.config import load
 from dmimad.daemon import Daemon, Outside
+from dmimad.message_ids import message_id
+from dmimad.settings import Settings, SourceSettings
 
 SUMMARY = "the daemon"
 
@@ -26,9 +32,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Returns 0 after a clean stop."""
+    with closing(Journal()) as journal:
+        return _run(arguments, journal)
+
+
+def _run(arguments: argparse.Namespace, journal: Journal) -> int:
     settings = load(arguments.config)
+    _give_up_capability(settings.source)
     level = [settings.log.level]
-    log = open_log(sys.stderr, level=lambda: level[0], form=settings.log.format)
+    log = open_log(
+        sys.stderr,
+        level=lambda: level[0],
+        form=settings.log.format,
+        journal=journal,
+        message_id=message_id,
+    )
     handler = LibraryLog(log)
     logging.getLogger().addHandler(handler)
 
@@ -56,3 +74,10 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         logging.getLogger().removeHandler(handler)
     return 0
+
+
+def _give_up_capability(source: SourceSettings) -> None:
+    """If there is one for opening the kernel's list: an open list is all it is good for."""
+    if source.hold_open and is_kernel_list(source.path):
+        names = (LIST_DESCRIPTOR, COUNT_DESCRIPTOR)
+        go_on_without(dict(zip(names, kernel_files(source.path), strict=True)), os.environ)

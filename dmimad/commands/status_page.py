@@ -80,6 +80,14 @@ def _facts(document: Document, now: float) -> Iterator[tuple[str, str, str]]:
     yield "baseline", *_baseline_fact(table_in(document, "baseline"))
     if table_in(document, "settings").get("accepted") is False:
         yield "settings", "the last change was refused; see the daemon's log", _BAD
+    for each in list_in(document, "refused"):
+        what = (
+            f"{plain(each.get('what'))}, since {local_time(each.get('since'))}: {plain(each.get('reason'))}"
+        )
+        yield "refused", what, _BAD
+    if waiting := table_in(document, "settings").get("restart_needed"):
+        names = ", ".join(map(plain, waiting)) if isinstance(waiting, list) else plain(waiting)
+        yield "restart", f"needed for what has changed in the settings: {names}", _ODD
     for each in list_in(document, "maintenance"):
         yield "maintenance", maintenance_text(each, now), _ODD
 
@@ -126,6 +134,8 @@ def _broker_fact(document: Document) -> tuple[str, str]:
     text = f"{plain(outbox.get('pending'))} alerts wait"
     if dead := plain(outbox.get("dead") or ""):
         text += f", {dead} given up"
+    if problem := plain(document.get("mqtt_problem") or ""):
+        return f"{problem} {text}", _BAD
     match document.get("mqtt_connected"):
         case True:
             return f"connected, {text}", _GOOD

@@ -172,6 +172,13 @@ class AlertBook:
             heapq.heappop(self._queue)
         return self._queue[0][0] + self.hold_off_seconds if self._queue else None
 
+    def clock_stepped(self, by: float) -> None:
+        """The wall clock was set: what lasts began as long ago as before, by the clock as it is now."""
+        for alert in list(self.holding()):
+            since, changed = shifted(alert.since, by), shifted(alert.changed, by)
+            self._put(replace(alert, since=since, changed=changed))
+        self._renew_queue()
+
     def clock_stepped_back(self, now: float) -> None:
         """The wall clock was set back: what is pending would otherwise wait for the difference."""
         if now >= self._newest:
@@ -214,6 +221,10 @@ class AlertBook:
         self._changed = set()
         return changed
 
+    def store_all(self) -> None:
+        """All alerts are in the next `take_changed`."""
+        self._changed |= self._alerts.keys()
+
     def restore(self, documents: Mapping[str, Mapping[str, object]]) -> None:
         """Take stored alerts in; raises MalformedError."""
         for key, document in documents.items():
@@ -224,6 +235,24 @@ class AlertBook:
             elif alert.state is State.RESOLVED:
                 self._resolved[key] = None
         self._renew_queue()
+
+    def adopt(self, documents: Mapping[str, Mapping[str, object]]) -> list[Alert]:
+        """Take in stored alerts beside those there are; returns those that fire.  Raises MalformedError.
+
+        Of an alert that is there, too, only how often it has fired matters: no id may be used twice.
+        """
+        firing = []
+        for key, document in documents.items():
+            alert, mine = alert_from_document(key, document), self._alerts.get(key)
+            if mine is not None:
+                self._put(replace(mine, occurrence=max(mine.occurrence, alert.occurrence)))
+            elif alert.state is State.FIRING:
+                self._put(alert)
+                firing.append(alert)
+            elif alert.occurrence:
+                self._put(replace(alert, state=State.RESOLVED))
+                self._remember_resolved(key)
+        return firing
 
     def _wait(self, alert: Alert) -> None:
         self._pending.add(alert.key)
@@ -269,6 +298,11 @@ class AlertBook:
             del self._resolved[oldest]
             del self._alerts[oldest]
             self._changed.add(oldest)
+
+
+def shifted(moment: float, by: float) -> float:
+    """A moment when the clock was set by so many seconds; what would be before 1970 is then."""
+    return min(max(moment + by, 0.0), MAX_SECONDS)
 
 
 def notice_id(alert: Alert, status: Status, *again: str) -> str:

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
-from dmimad.core.alert import Alert, AlertBook, Notice, State, Status, notice_id
+from dmimad.core.alert import Alert, AlertBook, Notice, State, Status, notice_id, shifted
 from dmimad.core.checkpoint import table
 from dmimad.core.errors import MalformedError
 from dmimad.core.finding import Severity, make_finding
@@ -76,6 +76,12 @@ class Delivery:
         self._now = now
         for over in self._plan.tick(now):
             self._announced.append(_maintenance_notice(over, Status.RESOLVED, now, "its time is over"))
+
+    def clock_stepped(self, by: float) -> None:
+        """The wall clock was set by so many seconds: nothing becomes longer or shorter by that."""
+        for part in (self._plan, self.repeats, self.storms):
+            part.clock_stepped(by)
+        self._now = shifted(self._now, by)
 
     def next_due(self) -> float | None:
         """When `tick` and `take` have something to do next."""
@@ -211,9 +217,19 @@ class Delivery:
             **self._eased.take_changed(),
         }
 
+    def store_all(self) -> None:
+        """Everything is in the next `take_changed`."""
+        for part in (self.repeats, self.storms, self._eased):
+            part.store_all()
+
     def document(self) -> dict[str, object]:
         """The rest, as JSON for the checkpoint."""
         return {"now": self._now, "storms": self.storms.document(), "maintenance": self._plan.document()}
+
+    def adopt(self, stored: object) -> None:
+        """Take over the maintenances of a stored `document`, if there are none; raises MalformedError."""
+        if stored is not None and not self._plan.active:
+            self._plan = read_plan(table(stored).get("maintenance"))
 
     def restore(self, stored: object, documents: Mapping[str, Mapping[str, object]]) -> None:
         """Take over what was stored, when the book has; raises MalformedError.

@@ -11,6 +11,8 @@
     ├── RequestError         something asked of the running daemon that it refuses
     ├── InternalError        a bug of dmimad's own
     └── AdapterError         the outside world: a file, a socket, a broker, a database
+        ├── DamagedError     a database that is not what was stored any more
+        └── StateRefusedError  a state directory that must not be used
 
 Each message is one line that says what, where and what to do; the attributes carry the
 same as data.  The command line prints the message and exits with status 2.
@@ -91,6 +93,14 @@ class AdapterError(DmimadError):
         self.what = what
         self.where = where
         self.remedy = remedy
+
+
+class DamagedError(AdapterError):
+    """The database is damaged, or another one is in its place; waiting does not help, a new one does."""
+
+
+class StateRefusedError(AdapterError):
+    """The state directory is another daemon's or a newer version's; waiting does not help."""
 
 
 class InternalError(DmimadError):

@@ -54,6 +54,7 @@ CODES: Mapping[str, tuple[Severity, str]] = {
     "alerts.storm": (Severity.WARNING, "so many alerts at once that they are told as one"),
     "maintenance.active": (Severity.INFO, "changes of some devices are expected for a while"),
     "state.impossible": (Severity.CRITICAL, "a sequence of records that no kernel writes"),
+    "state.unavailable": (Severity.WARNING, "the daemon's state cannot be stored"),
 }
 
 

@@ -29,6 +29,7 @@ from dmimad.core.alert import (
     alert_from_document,
     alert_to_document,
     notice_id,
+    shifted,
 )
 from dmimad.core.checkpoint import integer, items, table
 from dmimad.core.errors import MalformedError
@@ -200,6 +201,15 @@ class Repeats:
         moved = self._groups[next(iter(self._flapping))].moved
         return moved + self.window_seconds if self.threshold else moved
 
+    def clock_stepped(self, by: float) -> None:
+        """The wall clock was set: everything was as long ago as before."""
+        for name in (*self._recent, *self._flapping):
+            group = self._groups[name]
+            group.times = [shifted(time, by) for time in group.times]
+            group.first, group.last = shifted(group.first, by), shifted(group.last, by)
+            group.moved = shifted(group.moved, by)
+            self._changed.add(name)
+
     def clock_stepped_back(self, now: float) -> None:
         """The wall clock was set back: nothing happened later than now."""
         for name in (*self._recent, *self._flapping):
@@ -357,6 +367,11 @@ class Repeats:
             changed[_PREFIX + name] = _group_document(group) if group is not None and stored else None
         self._changed = set()
         return changed
+
+    def store_all(self) -> None:
+        """Everything is in the next `take_changed`."""
+        self._changed |= self._groups.keys()
+        self._covered.store_all()
 
     def restore(self, documents: Mapping[str, Mapping[str, object]], firing: Mapping[str, Alert]) -> None:
         """Take over what was stored; raises MalformedError."""

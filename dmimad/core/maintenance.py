@@ -121,6 +121,13 @@ class Plan:
             self.end(each.id)
         return over
 
+    def clock_stepped(self, by: float) -> None:
+        """The wall clock was set: each lasts as long as it was asked to, by whatever clock."""
+        for each in self.active:
+            begun = max(each.since + by, 0.0)
+            self._active[each.id] = replace(each, since=begun, until=begun + each.until - each.since)
+        self._seen = max(self._seen + by, 0.0)
+
     def next_due(self) -> float | None:
         """When the next one ends."""
         return min((each.until for each in self._active.values()), default=None)

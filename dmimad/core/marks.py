@@ -68,6 +68,10 @@ class Marks:
             self._prefix + key: {"text": self._marks[key]} if key in self._marks else None for key in changed
         }
 
+    def store_all(self) -> None:
+        """All of them are in the next `take_changed`."""
+        self._changed |= self._marks.keys()
+
     def restore(
         self, documents: Mapping[str, Mapping[str, object]], fires: Callable[[str], bool]
     ) -> list[tuple[str, str]]:

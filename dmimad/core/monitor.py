@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from dmimad.core import cloudevent
-from dmimad.core.alert import MAX_SECONDS, AlertBook, alert_to_document
+from dmimad.core.alert import MAX_SECONDS, AlertBook, alert_to_document, shifted
 from dmimad.core.backing import Names, names_on_host, no_names
 from dmimad.core.baseline import Baseline
 from dmimad.core.capture import Captured, captured_device, configurations_document
@@ -47,7 +47,7 @@ from dmimad.core.reader import DEFAULT_BANKS
 from dmimad.core.registry import number_key
 from dmimad.core.snapshot import DeviceSeries
 from dmimad.core.status import Known, Surroundings, status_document
-from dmimad.core.supervision import OF_BASELINE, Supervision
+from dmimad.core.supervision import OF_BASELINE, OF_STATE, Supervision
 from dmimad.core.tracker import Step, Tracker
 
 
@@ -109,6 +109,7 @@ class Monitor:
         self._boot = boot
         self._names = names
         self._generation = 0
+        self._counting = False  # the generations of this boot: one of it is known
         self._blind_since: float | None = None
         self._unwatched_since: float | None = None
         self._sequence = 0
@@ -119,7 +120,7 @@ class Monitor:
         self._pending: Commit | None = None
         self._next_approval: float | None = None
         self._judged_at = 0.0
-        self._baseline_refused = False
+        self._baseline_refused = self._state_lost = False
         self._begin(fresh=False)
 
     def _begin(self, *, fresh: bool) -> None:
@@ -169,6 +170,7 @@ class Monitor:
             raise ResumeError("the stored state has another format")
         if checkpoint.get("boot") != self._boot:
             raise ResumeError("the stored state is of another boot")
+        self._counting = True
         position = read_position(table(checkpoint.get("position")))
         self._begin(fresh=False)
         self._place = Place(position)
@@ -204,8 +206,10 @@ class Monitor:
         Args:
             reason: why the list begins again, for the finding; "" if that is no news.
         """
-        self._boot = boot
-        self._generation += 1
+        # Another boot needs no number to be told from those before: so its first reading has the same names
+        # whether or not there is a stored state.
+        self._generation = self._generation + 1 if self._counting and boot == self._boot else 0
+        self._boot, self._counting = boot, True
         self._begin(fresh=True)
         if reason:
             self._watch.report(make_finding("list.restarted", f"the list begins again: {reason}"), now)
@@ -284,7 +288,7 @@ class Monitor:
         """Follow the list on."""
         if following.trimmed is not None:
             self._report_trimmed(following.trimmed, now)
-        reader = self._place.reader
+        reader, self._counting = self._place.reader, True
         before = reader.records
         for record in reader.feed(following.data):
             step = self._tracker.apply(record)
@@ -332,6 +336,17 @@ class Monitor:
         self._book.clock_stepped_back(now)
         self._book.tick(now)
 
+    def clock_stepped(self, by: float) -> None:
+        """The wall clock was set by so many seconds: what lasts has lasted for as long as before.
+
+        Moments at which approvals begin and end are the calendar's, and stay.
+        """
+        for part in (self._book, self._delivery, self._watch):
+            part.clock_stepped(by)
+        self.last_read = _shifted(self.last_read, by)
+        self._blind_since = _shifted(self._blind_since, by)
+        self._unwatched_since = _shifted(self._unwatched_since, by)
+
     def next_due(self) -> float | None:
         """When `tick` should be called next, in wall-clock seconds; None if nothing waits."""
         moments = (self._book.next_due(), self._delivery.next_due(), self._approval_due())
@@ -367,6 +382,20 @@ class Monitor:
         self._baseline_refused = False
         self._book.cease(f"{OF_BASELINE}|baseline.signature", now=now, record=None)
 
+    def hold_state(self, problem: str, now: float) -> None:
+        """Nothing can be stored, until `cease_state`: one alert, while it lasts."""
+        finding = make_finding("state.unavailable", f"{problem}; alerts are told from memory meanwhile")
+        key = f"{OF_STATE}|{finding.code}"
+        if not self._state_lost:
+            self._state_lost = True
+            self.findings[finding.code, finding.severity.value] += 1
+        self._book.hold(key, finding, "", since=now, now=now)
+
+    def cease_state(self, now: float) -> None:
+        """What there is can be stored."""
+        self._state_lost = False
+        self._book.cease(f"{OF_STATE}|state.unavailable", now=now, record=None)
+
     def set_policy(self, policy: Policy, now: float) -> None:
         """Other settings are in force."""
         self.policy = policy
@@ -386,8 +415,11 @@ class Monitor:
             self._watch.check_missing(self._tracker.devices, now, None)
 
     def _was_blind(self, now: float) -> bool:
-        """Nobody watched for so long that an active table may have been in use for all of the hold-off."""
-        return self._blind_since is not None and now - self._blind_since >= self.policy.hold_off_seconds
+        """Nobody watched for so long that an active table may have been in use for all of the hold-off.
+
+        If the clock was set back meanwhile, that may have been longer than it says.
+        """
+        return self._blind_since is not None and abs(now - self._blind_since) >= self.policy.hold_off_seconds
 
     def _set_delivery(self, policy: Policy) -> None:
         repeats, storms = self._delivery.repeats, self._delivery.storms
@@ -503,11 +535,13 @@ class Monitor:
         if since is None:
             return
         begun, ended = cloudevent.timestamp(since), cloudevent.timestamp(now)
+        if now < since:
+            ended += " (the clock has been set back)"
         text = (
             f"nobody watched from {begun} to {ended}; the records of that time have been read and the live "
             "tables looked at, but a change undone meanwhile that left no new record cannot be known"
         )
-        finding = make_finding("watch.interrupted", text, since=begun, until=ended)
+        finding = make_finding("watch.interrupted", text, since=begun, until=cloudevent.timestamp(now))
         self._watch.announce(f"{since}", finding, "", now)
 
     # -- the TPM ---------------------------------------------------------------------------
@@ -649,6 +683,39 @@ class Monitor:
         self._pending = Commit(self._checkpoint(), devices, alerts, facts, tuple(self._messages), fresh)
         return self._pending
 
+    @property
+    def up_to_date(self) -> bool:
+        """Whether the list has been read to its end."""
+        return self._caught_up
+
+    def adopt(self, stored: Stored, now: float) -> None:
+        """Take over the alerts and maintenances of a stored state that this one began without.
+
+        The list must have been read to its end: what it does not show has ended.
+
+        Raises:
+            MalformedError: they are damaged.
+        """
+        documents = {key: table(document) for key, document in stored.alerts.items() if not is_beside(key)}
+        self._watch.settle(self._book.adopt(documents), now)
+        if stored.checkpoint is not None:
+            self._delivery.adopt(stored.checkpoint.get("delivery"))
+
+    def everything(self) -> Commit:
+        """As `commit`, for a store that has nothing of it yet.
+
+        The facts of former commits that were stored are not in it.
+        """
+        self._watch.changed |= {device.key for device in self._tracker.devices}
+        self._book.store_all()
+        self._delivery.store_all()
+        self._fresh = True
+        return self.commit()
+
+    def handed_over(self) -> None:
+        """The caller sees to the messages of the last `commit`: the next has only those that are new."""
+        self._messages = []
+
     def committed(self) -> None:
         """The last `commit` is stored."""
         self._pending = None
@@ -678,6 +745,10 @@ def _read_gap(stored: object) -> _Gap | None:
         return None
     at, trimmed = (*items(stored), None, None)[:2]
     return _Gap(integer(at), integer(trimmed))
+
+
+def _shifted(moment: float | None, by: float) -> float | None:
+    return None if moment is None else shifted(moment, by)
 
 
 def _moment(stored: object) -> float | None:

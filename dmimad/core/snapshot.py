@@ -8,7 +8,7 @@ What this module does not do: collect anything, or say how the numbers are calle
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,8 @@ class Snapshot:
     `position` is the number of records of the present list that are processed, `lag` how many are not yet
     (None: the source does not say how many there are); `pcr_verified` is None without a TPM; `last_read` is
     in Unix seconds, None before the first read; `live_up` is None without a second witness.
+    `reload_success` is when everything that is configured was last accepted, None: never;
+    `certificate_expiry` has our own certificates by use, both in Unix seconds.
     """
 
     records: int
@@ -55,3 +57,7 @@ class Snapshot:
     source_up: bool
     live_up: bool | None = None
     observations: int = 0
+    store_up: bool = True
+    mqtt_rival: bool = False
+    reload_success: float | None = None
+    certificate_expiry: Mapping[str, float] = field(default_factory=dict)

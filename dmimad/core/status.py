@@ -30,6 +30,15 @@ _SEVERITIES = (Severity.CRITICAL, Severity.WARNING, Severity.INFO)
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """What is configured and not in force: `what` of it, for which `reason`, `since` when (Unix seconds)."""
+
+    what: str
+    reason: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the daemon knows beside the monitor.
 
@@ -41,9 +50,12 @@ class Surroundings:
         live_up: the live tables can be observed; None if they are not to be, or nobody has tried yet.
         mqtt_connected: None if nothing is to be published.
         outbox_pending, outbox_dead: messages that wait, and those given up.
+        mqtt_problem: what else is wrong with the connection to the broker; "" if nothing is.
         store_problem: why nothing can be stored; "" if it can.
         settings_accepted, baseline_accepted: the last ones read are in force.
         baseline_directory: as in the settings.
+        refused: what is not in force; the last good one is in its place, where there was one.
+        restart_needed: sections of the settings that have changed, and wait for a restart.
     """
 
     version: str = ""
@@ -54,10 +66,13 @@ class Surroundings:
     mqtt_connected: bool | None = None
     outbox_pending: int = 0
     outbox_dead: int = 0
+    mqtt_problem: str = ""
     store_problem: str = ""
     settings_accepted: bool = True
     baseline_accepted: bool = True
     baseline_directory: str = ""
+    refused: Sequence[Refused] = ()
+    restart_needed: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +125,22 @@ def status_document(known: Known, around: Surroundings, now: float) -> dict[str,
         "witnesses": {"live": {"up": around.live_up, "observations": known.observations}},
         "pcr_verified": known.pcr_verified,
         "mqtt_connected": around.mqtt_connected,
+        "mqtt_problem": around.mqtt_problem,
         "outbox": {"pending": around.outbox_pending, "dead": around.outbox_dead},
         "store": {"problem": around.store_problem},
-        "settings": {"accepted": around.settings_accepted},
+        "settings": {
+            "accepted": around.settings_accepted,
+            "restart_needed": list(around.restart_needed),
+        },
         "baseline": {
             "directory": around.baseline_directory,
             "entries": known.entries,
             "accepted": around.baseline_accepted,
         },
+        "refused": [
+            {"what": each.what, "reason": each.reason, "since": timestamp(each.since)}
+            for each in around.refused
+        ],
         "maintenance": [maintenance_status(each) for each in known.maintenance],
         "firing": {
             severity.value: sum(notice.severity is severity for notice in firing) for severity in _SEVERITIES

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from dmimad.core.alert import RANK, Alert, Notice, State, Status, notice_id
+from dmimad.core.alert import RANK, Alert, Notice, State, Status, notice_id, shifted
 from dmimad.core.checkpoint import items, table
 from dmimad.core.errors import MalformedError
 from dmimad.core.finding import Severity, make_finding
@@ -37,7 +37,9 @@ MAX_CALM_SECONDS = 600.0
 MAX_TIMES = 1001
 
 #: What no storm swallows, beside those of ``list.``.
-NEVER_SWALLOWED = frozenset({"alerts.storm", "maintenance.active", "pcr.mismatch", "baseline.signature"})
+NEVER_SWALLOWED = frozenset(
+    {"alerts.storm", "maintenance.active", "pcr.mismatch", "baseline.signature", "state.unavailable"}
+)
 #: Before the storm's key in the note of an alert.
 _HEARD = "!"
 #: Counted apart: firing alerts of a severity and above, by its name.
@@ -239,6 +241,15 @@ class Storms:
         end = max((self._calm_at(kind) for kind in self._on), default=0.0)
         return end if update is None else min(end, update)
 
+    def clock_stepped(self, by: float) -> None:
+        """The wall clock was set: everything was as long ago as before."""
+        self._times = {kind: [shifted(time, by) for time in times] for kind, times in self._times.items()}
+        self._former = (shifted(self._former[0], by), self._former[1])
+        if self._storm is not None:
+            storm = self._storm
+            storm.began, storm.last = shifted(storm.began, by), shifted(storm.last, by)
+            storm.told_at = shifted(storm.told_at, by)
+
     def clock_stepped_back(self, now: float) -> None:
         """The wall clock was set back: nothing happened later than now."""
         self._times = {kind: [min(time, now) for time in times] for kind, times in self._times.items()}
@@ -319,6 +330,10 @@ class Storms:
     def take_changed(self) -> dict[str, dict[str, object] | None]:
         """Documents that changed since the last call; None: gone."""
         return self._marks.take_changed()
+
+    def store_all(self) -> None:
+        """Everything is in the next `take_changed`."""
+        self._marks.store_all()
 
     def document(self) -> dict[str, object]:
         """The rest, as JSON."""

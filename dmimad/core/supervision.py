@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 from dmimad.core import cloudevent
-from dmimad.core.alert import MAX_SECONDS, Alert, AlertBook
+from dmimad.core.alert import MAX_SECONDS, Alert, AlertBook, shifted
 from dmimad.core.backing import Names, Number, no_names
 from dmimad.core.baseline import Baseline
 from dmimad.core.checkpoint import Document, items, table
@@ -38,6 +38,8 @@ from dmimad.core.view import device_series, device_view
 ANNOUNCED = frozenset({"list.restarted", "list.trimmed", "activity.unrecorded", "watch.interrupted"})
 #: Kind of a key: of the baseline itself, whatever list is read.
 OF_BASELINE = "baseline"
+#: Kind of a key: of the daemon's own state.
+OF_STATE = "state"
 #: In keys: what an observation says.
 _LIVE = "live:"
 #: In keys: of the whole list, until it is taken back.
@@ -51,6 +53,10 @@ class Moments:
     verdict: float | None = None
     active: float | None = None
     inactive: float | None = None
+
+    def shifted(self, by: float) -> Moments:
+        """The same when the clock was set by so many seconds."""
+        return Moments(*(None if each is None else shifted(each, by) for each in astuple(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +236,13 @@ class Supervision:
         known = self._known.get(key)
         return Moments() if known is None else known.moments
 
+    def clock_stepped(self, by: float) -> None:
+        """The wall clock was set: each device has been as it is for as long as before."""
+        for key, known in self._known.items():
+            self._known[key] = replace(known, moments=known.moments.shifted(by))
+        self._stored_moments = {key: each.shifted(by) for key, each in self._stored_moments.items()}
+        self.changed |= self._known.keys()
+
     def _live_device(self, device: Device) -> LiveDevice | None:
         number = number_of(device)
         return None if number is None else self.live.get(number)
@@ -357,7 +370,20 @@ class Supervision:
             if kind == "missing":
                 self._conditions.setdefault("", set()).add(alert.key)
                 self._presence = None
-            elif kind not in ("removed", OF_BASELINE, self.scope) and alert.key not in current:
+            elif kind not in ("removed", OF_BASELINE, OF_STATE, self.scope) and alert.key not in current:
+                self._book.cease(alert.key, now=now, record=None)
+
+    def settle(self, adopted: Iterable[Alert], now: float) -> None:
+        """End those alerts that the list, read from its first record to its end, has not led to.
+
+        What another observation, or the next look for what is missing, will judge is left to it.
+        """
+        present = {f"removed|{printable(known.presence[0])}" for known in self._known.values()}
+        for alert in adopted:
+            kind, _, cause = alert.key.partition("|")
+            left = kind in ("missing", "removed", OF_BASELINE, OF_STATE)
+            left = left or (kind == self.scope and (cause.startswith(_LIVE) or cause.endswith(_LIST)))
+            if not left or alert.key in present:
                 self._book.cease(alert.key, now=now, record=None)
 
     def cease_removed(self, now: float) -> None:

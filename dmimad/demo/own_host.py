@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dmimad.config import DEFAULT_FILE, BaselineSettings
+from dmimad.config import DEFAULT_FILE
+from dmimad.settings import BaselineSettings
 
 DEFAULT_BASELINE = BaselineSettings().directory
 SECURITYFS = Path("/sys/kernel/security")

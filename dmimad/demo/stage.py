@@ -18,7 +18,12 @@ from typing import TextIO
 from structlog.typing import FilteringBoundLogger
 
 from dmimad.adapters.log import LibraryLog, open_log
-from dmimad.config import (
+from dmimad.core.errors import AdapterError
+from dmimad.daemon import Daemon, Outside
+from dmimad.demo.broker import ADDRESS
+from dmimad.demo.recording import Recording
+from dmimad.demo.story import BASELINE_AT_FIRST, BOOT_RECORDS
+from dmimad.settings import (
     AlertSettings,
     BaselineSettings,
     ControlSettings,
@@ -30,11 +35,6 @@ from dmimad.config import (
     SourceSettings,
     StateSettings,
 )
-from dmimad.core.errors import AdapterError
-from dmimad.daemon import Daemon, Outside
-from dmimad.demo.broker import ADDRESS
-from dmimad.demo.recording import Recording
-from dmimad.demo.story import BASELINE_AT_FIRST, BOOT_RECORDS
 
 HOST = "demo"
 HOLD_OFF_SECONDS = 0.3

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from dmimad import __version__
-from dmimad.config import Settings
 from dmimad.doctor.bounded import bounded
 from dmimad.doctor.checks import Check
 from dmimad.doctor.facts import (
@@ -59,6 +58,7 @@ from dmimad.doctor.surroundings import (
     look_at_state,
 )
 from dmimad.doctor.witnesses import Observe, Patience, Sought, Witnesses
+from dmimad.settings import Settings
 
 T = TypeVar("T")
 

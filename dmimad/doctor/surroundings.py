@@ -27,8 +27,8 @@ import aiomqtt
 from dmimad.adapters.mqtt import link as mqtt
 from dmimad.adapters.store import DATABASE_NAME, SCHEMA_VERSION
 from dmimad.baselines import Baselines, trusted_keys
-from dmimad.config import MqttSettings, Settings
 from dmimad.core.errors import AdapterError, BaselineError
+from dmimad.core.transport import uses_tls
 from dmimad.doctor.bounded import bounded
 from dmimad.doctor.facts import (
     BaselineFacts,
@@ -39,6 +39,7 @@ from dmimad.doctor.facts import (
     Trouble,
 )
 from dmimad.doctor.host import trouble_of
+from dmimad.settings import MqttSettings, Settings
 
 # -- files ---------------------------------------------------------------------------------
 
@@ -183,7 +184,7 @@ def look_at_broker(settings: MqttSettings, seconds: float) -> BrokerFacts:
         enabled=settings.enabled,
         where=f"{settings.host}:{settings.port}",
         protocol=settings.protocol,
-        tls=bool(settings.tls_ca_file or settings.tls_cert_file),
+        tls=uses_tls(settings),
         loopback=_is_loopback(settings.host),
         trouble=trouble,
     )
@@ -200,7 +201,7 @@ async def _try_broker(settings: MqttSettings, seconds: float) -> Trouble | None:
     where = f"{settings.host}:{settings.port}"
     link = None
     try:
-        password, tls = mqtt.credentials(settings)
+        found = mqtt.credentials(settings)
         link = mqtt.Link(
             lambda: None,
             hostname=settings.host,
@@ -209,8 +210,8 @@ async def _try_broker(settings: MqttSettings, seconds: float) -> Trouble | None:
             identifier=f"dmimad-doctor-{os.getpid()}",
             protocol=aiomqtt.ProtocolVersion.V5 if settings.protocol == 5 else aiomqtt.ProtocolVersion.V311,
             username=settings.username or None,
-            password=password,
-            tls_context=tls,
+            password=found.password,
+            tls_context=found.tls,
             timeout=seconds,
             logger=logging.Logger("mqtt", level=logging.CRITICAL + 1),
             **({"clean_start": True} if settings.protocol == 5 else {"clean_session": True}),

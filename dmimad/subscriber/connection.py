@@ -20,6 +20,7 @@ from dmimad.adapters.mqtt.link import explain
 from dmimad.adapters.mqtt.reception import Reception, open_reception
 from dmimad.core.cloudevent import TOPIC_ROOT
 from dmimad.core.errors import AdapterError
+from dmimad.core.transport import usual_port
 from dmimad.subscriber.events import Connected, Disconnected, Event, Malformed
 from dmimad.subscriber.reading import MAX_PAYLOAD_BYTES
 from dmimad.subscriber.watch import Watch
@@ -37,21 +38,29 @@ class Broker:
     """Where the broker is, and how it lets one in; the names are those of the settings in [mqtt].
 
     Attributes:
+        port: 0: the usual one, 8883 with TLS, else 1883.
         protocol: 5, or 3 for MQTT 3.1.1.
+        tls: "on", "off", or "auto": on if the host is not the loopback, or files for TLS are given.
         client_id: one of the program's own, for which the broker keeps messages while it is away;
             "": any, and nothing is kept.
     """
 
     host: str = "127.0.0.1"
-    port: int = 1883
+    port: int = 0
     protocol: int = 5
     username: str = ""
     password_file: str = ""
+    allow_plain_password: bool = False
+    tls: str = "auto"
     tls_ca_file: str = ""
     tls_cert_file: str = ""
     tls_key_file: str = ""
     client_id: str = ""
     keepalive_seconds: int = 30
+
+    def __post_init__(self) -> None:
+        if self.port == 0:
+            object.__setattr__(self, "port", usual_port(self))  # it is frozen from here on
 
     @property
     def where(self) -> str:

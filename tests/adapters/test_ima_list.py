@@ -8,14 +8,16 @@ Where `poll_interval_seconds` is `NEVER`, nothing but `wake()` can have made it 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import random
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +29,8 @@ from dmimad.adapters.ima_list import (
     READ_PIECE_BYTES,
     KernelList,
     Opener,
+    Passed,
+    count,
     is_kernel_list,
     open_read_only,
 )
@@ -1008,3 +1012,166 @@ class TestTheLoop:
         async with aclosing(kernel.source(opener=opener).events(0)) as events:
             with pytest.raises(ZeroDivisionError):
                 await following(events)
+
+
+class TestPassedDescriptors:
+    """What the service manager has opened for a daemon that may not open it."""
+
+    @pytest.fixture
+    def passed(self, kernel: Securityfs) -> Iterator[Passed]:
+        """Of a list with one record; somewhere in it, for who knows who has read before."""
+        kernel.append(b"a")
+        found = Passed(open_read_only(kernel.list), open_read_only(kernel.count))
+        os.lseek(found.list, 1, os.SEEK_SET)
+        yield found
+        for descriptor in (found.list, found.count):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+    def source(self, kernel: Securityfs, passed: Passed, **options: Any) -> KernelList:
+        """One that is allowed nothing more: neither the list nor the count is where they are looked for."""
+        options.setdefault("opener", Refusals(*[errno.EACCES] * 99))
+        return KernelList(poll_interval_seconds=OFTEN, securityfs=kernel.root, passed=passed, **options)
+
+    async def test_they_are_read_and_nothing_is_opened(self, kernel: Securityfs, passed: Passed) -> None:
+        kernel.list.chmod(0)
+        before = descriptors()
+        refusals = Refusals(errno.EACCES)
+        source = self.source(kernel, passed, opener=refusals)
+        for _ in range(2):  # the daemon begins again where another list turns up
+            async with aclosing(source.events(0)) as events:
+                assert await batch(events) == [Chunk(b"a", 0), CaughtUp(1)]
+        async with aclosing(source.events(1)) as events:
+            assert await batch(events) == [CaughtUp(1)]
+            kernel.append(b"b")
+            assert await batch(events) == [Chunk(b"b", 1), CaughtUp(2)]
+        assert refusals.asked == 0
+        assert descriptors() == before
+        assert source.path == kernel.list
+
+    async def test_a_trimmed_list_is_rewound(self, kernel: Securityfs, passed: Passed) -> None:
+        kernel.append(b"bc", 2)
+        async with aclosing(self.source(kernel, passed).events(0)) as events:
+            assert await batch(events) == [Chunk(b"abc", 0), CaughtUp(3)]
+            kernel.trim(b"c", 1)
+            assert await batch(events) == [Restarted("trimmed"), Chunk(b"c", 0), CaughtUp(1)]
+
+    async def test_shorter_than_the_start(self, kernel: Securityfs, passed: Passed) -> None:
+        async with aclosing(self.source(kernel, passed).events(9)) as events:
+            assert await batch(events) == [Restarted("truncated"), Chunk(b"a", 0), CaughtUp(1)]
+
+    async def test_without_the_count_it_is_looked_at_all_the_same(
+        self, kernel: Securityfs, passed: Passed
+    ) -> None:
+        kernel.count.unlink()
+        async with aclosing(self.source(kernel, Passed(passed.list)).events(0)) as events:
+            assert await batch(events) == [Chunk(b"a", 0), CaughtUp(None)]
+            with kernel.list.open("ab") as file:
+                file.write(b"b")
+            assert await batch(events) == [Chunk(b"b", 1), CaughtUp(None)]
+
+    async def test_without_the_list_it_is_opened(self, kernel: Securityfs, passed: Passed) -> None:
+        opened = self.source(kernel, Passed(count=passed.count), opener=kernel.opener)
+        kernel.count.unlink()
+        async with aclosing(opened.events(0)) as events:
+            assert await batch(events) == [Chunk(b"a", 0), CaughtUp(1)]
+        assert kernel.openings == [kernel.list]
+
+    async def test_others_may_trim_only_if_it_is_not_kept_open(
+        self, kernel: Securityfs, passed: Passed
+    ) -> None:
+        source = self.source(kernel, passed, hold_open=False)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(passed.list)
+        async with aclosing(source.events(0)) as events:
+            (told,) = await batch(events)
+        assert isinstance(told, Unavailable)
+        assert told.lasting
+        assert told.problem == (
+            f"{kernel.list}: not allowed to open the list, which source.hold_open = false asks for again and "
+            "again; give the daemon CAP_DAC_READ_SEARCH, as dmimad.service does without its drop-in "
+            "10-systemd-253.conf, or set source.hold_open to true"
+        )
+
+    async def test_of_another_list_than_the_settings_name(self, kernel: Securityfs, passed: Passed) -> None:
+        kernel.ascii.write_bytes(b"10 abc\n")
+        source = self.source(kernel, passed, path=str(kernel.ascii), opener=kernel.opener)
+        async with aclosing(source.events(0)) as events:
+            assert await batch(events) == [Chunk(b"10 abc\n", 0), CaughtUp(1)]
+
+    async def test_of_the_list_the_settings_name(self, kernel: Securityfs, passed: Passed) -> None:
+        """Also by another name: from 6.10 on the plain name is a link."""
+        other = kernel.ima / "binary_runtime_measurements_sha1"
+        other.symlink_to(kernel.list)
+        async with aclosing(self.source(kernel, passed, path=str(other)).events(0)) as events:
+            assert await batch(events) == [Chunk(b"a", 0), CaughtUp(1)]
+
+
+class TestTurns:
+    """What shows that it gets on."""
+
+    async def test_each_look_and_each_wait_is_one(self, kernel: Securityfs, hold_open: bool) -> None:
+        source = kernel.source(hold_open=hold_open)
+        assert source.turns == 0
+        async with aclosing(source.events(0)) as events:
+            await batch(events)
+            waiting = asyncio.create_task(batch(events))
+            await grown(source, 20)  # nothing is new
+            kernel.append(b"a")
+            await waiting
+        await asyncio.sleep(0)
+        still = source.turns
+        assert still > 20
+        await asyncio.sleep(0)
+        assert source.turns == still, "nobody iterates"
+
+    async def test_a_list_that_cannot_be_read_is_one_that_is_tried(self, kernel: Securityfs) -> None:
+        source = kernel.source(opener=Refusals(*[errno.EACCES] * 1000))
+        async with aclosing(source.events(0)) as events:
+            await batch(events)
+            waiting = asyncio.create_task(batch(events))
+            await grown(source, 20)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+
+    async def test_a_long_wait_is_cut_into_turns(
+        self, kernel: Securityfs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(count, "MAX_SLEEP_SECONDS", OFTEN)
+        source = kernel.source(poll=NEVER)
+        async with aclosing(source.events(0)) as events:
+            await batch(events)
+            waiting = asyncio.create_task(batch(events))
+            await grown(source, 20)
+            kernel.append(b"a")
+            source.wake()
+            assert await waiting == [Chunk(b"a", 0), CaughtUp(1)]
+
+    async def test_and_so_is_a_long_pause(self, kernel: Securityfs, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(count, "MAX_SLEEP_SECONDS", OFTEN)
+        refusals = Refusals(errno.EACCES, errno.EACCES)
+        source = kernel.source(poll=NEVER, retry=NEVER, opener=refusals)
+        async with aclosing(source.events(0)) as events:
+            await batch(events)
+            waiting = asyncio.create_task(batch(events))
+            await grown(source, 20)
+            assert refusals.asked == 2, "both lists, once"
+            source.wake()
+            assert await waiting == [CaughtUp(0)]
+
+    async def test_who_holds_up_what_was_read_holds_up_the_turns(self, kernel: Securityfs) -> None:
+        source = kernel.source()
+        kernel.append(b"a")
+        async with aclosing(source.events(0)) as events:
+            await following(events)
+            still = source.turns
+            await asyncio.to_thread(kernel.append, b"b")
+            assert source.turns == still
+
+
+async def grown(source: KernelList, turns: int) -> None:
+    """Until it has made so many more turns; nothing tells of one."""
+    until = source.turns + turns
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while source.turns < until:  # noqa: ASYNC110  # see above
+            await asyncio.sleep(OFTEN)

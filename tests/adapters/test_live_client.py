@@ -486,15 +486,49 @@ async def test_auto_takes_the_socket_then_a_child_or_says_what_to_do(tmp_path: P
             await client.observe()
         assert str(caught.value) == (
             f"{path}: there is no observer's socket, and this process may not ask device-mapper itself "
-            "(no CAP_SYS_ADMIN); start the observer as root (dmimad observe), or set live.enabled to false"
+            "(no CAP_SYS_ADMIN); start the observer as root (systemctl start dmimad-live.socket, or dmimad "
+            "observe), or set live.enabled to false"
         )
         allowed[0] = True
         assert await client.observe() == EMPTY
         assert reach.where == "the other end"
-    path.touch()
-    with pytest.raises(AdapterError, match="no observer answers here"):
+
+
+async def test_auto_passes_over_a_socket_that_an_observer_left_behind(tmp_path: Path) -> None:
+    path = tmp_path / "live.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    allowed = [False]
+
+    def may_observe() -> None:
+        if not allowed[0]:
+            raise PermissionError(0, "no CAP_SYS_ADMIN")
+
+    reach = AutoConnector(path, child=Misbehaving(honest), may_observe=may_observe)
+    with pytest.raises(AdapterError) as caught:
         await reach()
+    assert str(caught.value).startswith(
+        f"{path}: no observer answers here, and this process may not ask device-mapper itself"
+    )
     assert reach.where == str(path)
+    allowed[0] = True
+    async with client_of(reach) as client:
+        assert await client.observe() == EMPTY
+    assert reach.where == "the other end"
+
+
+async def test_auto_does_not_pass_over_a_socket_that_it_may_not_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else's: an observer of our own beside it would hide that."""
+    path = tmp_path / "live.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        monkeypatch.setattr(connect, "peer_of", lambda _: Peer(1, 4242, 4242))
+        reach = AutoConnector(path, child=Misbehaving(honest), may_observe=lambda: None)
+        with pytest.raises(AdapterError, match="user 4242 listens here"):
+            await reach()
 
 
 def test_the_setting_chooses() -> None:

@@ -7,9 +7,11 @@ import dataclasses
 import io
 import re
 import socket
+import ssl
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import prometheus_client
@@ -18,11 +20,13 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.typing import FilteringBoundLogger
 
-from dmimad.adapters import metrics
+from dmimad.adapters import metrics, metrics_server
 from dmimad.adapters.log import open_log
-from dmimad.adapters.metrics import DaemonCollector, MetricsServer, registry
+from dmimad.adapters.metrics import DaemonCollector, registry
+from dmimad.adapters.metrics_server import MetricsServer, server_context
 from dmimad.core.errors import AdapterError
 from dmimad.core.snapshot import DeviceSeries, Snapshot
+from tests.certificates import Authority
 
 HASH_A = "sha256:" + "a" * 64
 HASH_B = "sha256:" + "b" * 64
@@ -62,6 +66,8 @@ SNAPSHOT = Snapshot(
     source_up=True,
     live_up=True,
     observations=17,
+    reload_success=1_795_348_980.25,
+    certificate_expiry={"mqtt": 1_800_000_000.0},
 )
 EMPTY = Snapshot(
     records=0,
@@ -137,7 +143,11 @@ def test_every_metric_by_name_label_and_value() -> None:
         "dmimad_outbox_pending": 4,
         "dmimad_outbox_dead_total": 5,
         "dmimad_mqtt_connected": 1,
+        "dmimad_mqtt_host_id_taken": 0,
+        "dmimad_store_up": 1,
         "dmimad_config_last_reload_successful": 0,
+        "dmimad_config_last_reload_success_timestamp_seconds": 1_795_348_980.25,
+        'dmimad_tls_certificate_expiry_timestamp_seconds{use="mqtt"}': 1_800_000_000,
         "dmimad_source_up": 1,
         'dmimad_device_witness_info{device="vg-root",provenance="both",slot="active",uuid="LVM-x"}': 1,
         'dmimad_device_witness_info{device="image",provenance="observed",slot="active",uuid=""}': 1,
@@ -159,6 +169,8 @@ def test_before_anything_happened() -> None:
         "dmimad_outbox_pending": 0,
         "dmimad_outbox_dead_total": 0,
         "dmimad_mqtt_connected": 0,
+        "dmimad_mqtt_host_id_taken": 0,
+        "dmimad_store_up": 1,
         "dmimad_config_last_reload_successful": 1,
         "dmimad_source_up": 0,
         "dmimad_live_observations_total": 0,
@@ -300,9 +312,13 @@ def log() -> FilteringBoundLogger:
 
 @asynccontextmanager
 async def serving(
-    log: FilteringBoundLogger, address: str = "127.0.0.1", snapshot: Callable[[], Snapshot] = lambda: SNAPSHOT
+    log: FilteringBoundLogger,
+    address: str = "127.0.0.1",
+    snapshot: Callable[[], Snapshot] = lambda: SNAPSHOT,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[MetricsServer]:
-    server = MetricsServer(registry(DaemonCollector(snapshot, "1.2.3")), address=address, port=0, log=log)
+    own = registry(DaemonCollector(snapshot, "1.2.3"))
+    server = MetricsServer(own, address=address, port=0, log=log, tls=tls)
     await server.start()
     try:
         yield server
@@ -463,7 +479,7 @@ async def test_stop_ends_connections_that_wait(log: FilteringBoundLogger) -> Non
 async def test_a_request_too_long_or_too_slow_is_dropped(
     log: FilteringBoundLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrics, "REQUEST_SECONDS", 0.05)
+    monkeypatch.setattr(metrics_server, "REQUEST_SECONDS", 0.05)
     async with serving(log) as server:
         for request in (b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000, b"GET / HTT", b""):
             with suppress(ConnectionError):  # or so, if not all of the request was read
@@ -472,26 +488,144 @@ async def test_a_request_too_long_or_too_slow_is_dropped(
         assert (await answer(server, "GET / HTTP/1.1"))[0] == "HTTP/1.1 200 OK"
 
 
-async def test_connections_are_limited(log: FilteringBoundLogger) -> None:
+async def test_of_too_many_connections_the_oldest_has_to_go(log: FilteringBoundLogger) -> None:
     async with serving(log) as server, asyncio.timeout(10):
         found = urlsplit(server.url)
         idle = [
-            await asyncio.open_connection(found.hostname, found.port) for _ in range(metrics.MAX_CONNECTIONS)
+            await asyncio.open_connection(found.hostname, found.port)
+            for _ in range(metrics_server.MAX_CONNECTIONS)
         ]
-        assert await _answered(server) == b""
+        assert (await raw(server, b"GET / HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
+        with suppress(ConnectionError):  # or so
+            assert await idle[0][0].read() == b""
+        last_reader, last_writer = idle[-1]
+        last_writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        assert (await last_reader.read()).startswith(b"HTTP/1.1 200 OK\r\n")
         for _, writer in idle:
             writer.close()
-        while not (text := await _answered(server)):  # until the server has seen them close
-            pass
-        assert text.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-async def _answered(server: MetricsServer) -> bytes:
-    """The answer; nothing where the server just closes, which arrives as an end or as a reset."""
-    try:
-        return await raw(server, b"GET / HTTP/1.1\r\n\r\n")
-    except ConnectionError:
-        return b""
+class TestTls:
+    @pytest.fixture
+    def authority(self, tmp_path: Path) -> Authority:
+        return Authority(tmp_path / "pki")
+
+    @pytest.mark.parametrize("shown", [True, False])
+    async def test_client_certificates(
+        self, log: FilteringBoundLogger, authority: Authority, shown: bool
+    ) -> None:
+        server, client = authority.sign("server"), authority.sign("client")
+        mine = ssl.create_default_context(cafile=authority.file)
+        if shown:
+            mine.load_cert_chain(client.certificate, client.key)
+        files = Files(str(server.certificate), str(server.key), str(authority.file))
+        async with serving(log, tls=server_context(files)) as running:
+            assert running.url.startswith("https://127.0.0.1:")
+            found = await secure(running, mine)
+        assert found.startswith(b"HTTP/1.1 200 OK\r\n") if shown else found == b""
+
+    async def test_another_certificate_from_the_next_connection_on(
+        self, log: FilteringBoundLogger, authority: Authority, tmp_path: Path
+    ) -> None:
+        first = authority.sign("server")
+        other = Authority(tmp_path / "pki", "other")
+        second = other.sign("second")
+        async with serving(log, tls=server_context(Files(str(first.certificate), str(first.key)))) as running:
+            old = ssl.create_default_context(cafile=authority.file)
+            new = ssl.create_default_context(cafile=other.file)
+            found = urlsplit(running.url)
+            reader, writer = await asyncio.open_connection(found.hostname, found.port, ssl=old)
+            running.tls = server_context(Files(str(second.certificate), str(second.key)))
+            assert (await secure(running, new)).startswith(b"HTTP/1.1 200 OK\r\n")
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await secure(running, old)
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")  # the one before has lived on
+            assert (await reader.read()).startswith(b"HTTP/1.1 200 OK\r\n")
+            writer.close()
+
+    async def test_who_does_not_finish_the_handshake_keeps_nobody_out(
+        self, log: FilteringBoundLogger, authority: Authority
+    ) -> None:
+        server = authority.sign("server")
+        mine = ssl.create_default_context(cafile=authority.file)
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        async with (
+            serving(log, tls=server_context(Files(str(server.certificate), str(server.key)))) as running,
+            asyncio.timeout(30),
+        ):
+            found = urlsplit(running.url)
+            idle = [
+                await asyncio.open_connection(found.hostname, found.port)
+                for _ in range(metrics_server.MAX_CONNECTIONS * 2)
+            ]
+            assert (await secure(running, mine)).startswith(b"HTTP/1.1 200 OK\r\n")
+            idle[-1][1].write(b"GET / HTTP/1.1\r\n\r\n")  # nothing of TLS
+            for reader, _ in idle[: metrics_server.MAX_CONNECTIONS]:
+                with suppress(ConnectionError):
+                    assert await reader.read() == b""
+            assert b"HTTP/1.1" not in await idle[-1][0].read()
+            assert (await secure(running, mine)).startswith(b"HTTP/1.1 200 OK\r\n")
+        for _, writer in idle:
+            writer.transport.abort()
+        await asyncio.sleep(0)  # they are closed in the next round of the loop
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before
+
+    async def test_a_handshake_too_slow_is_dropped(
+        self, log: FilteringBoundLogger, authority: Authority, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(metrics_server, "REQUEST_SECONDS", 0.05)
+        server = authority.sign("server")
+        async with serving(
+            log, tls=server_context(Files(str(server.certificate), str(server.key)))
+        ) as running:
+            assert await raw(running, b"") == b""
+
+    def test_files_that_cannot_be_used(self, authority: Authority, tmp_path: Path) -> None:
+        server, other = authority.sign("server"), authority.sign("other")
+        certificate, key, absent = str(server.certificate), str(server.key), str(tmp_path / "absent")
+        exposed_key = tmp_path / "exposed.key"
+        exposed_key.write_bytes(server.key.read_bytes())
+        exposed_key.chmod(0o644)
+        pair = f"{certificate} {other.key}: metrics.tls_cert_file, metrics.tls_key_file: "
+        for files, problem in (
+            (Files(absent, key), f"{absent}: metrics.tls_cert_file: No such file or directory; "),
+            (Files(certificate, absent), f"{absent}: metrics.tls_key_file: No such file or directory; "),
+            (Files(certificate, str(other.key)), f"{pair}the private key is not that of the certificate; "),
+            (
+                Files(certificate, str(exposed_key)),
+                f"{exposed_key}: metrics.tls_key_file: everybody may access it (mode 0644); "
+                f"chmod o= {exposed_key}",
+            ),
+            (
+                Files(certificate, key, key),
+                f"{key}: metrics.tls_client_ca_file: there is no certificate in it (PEM); ",
+            ),
+        ):
+            with pytest.raises(AdapterError) as refused:
+                server_context(files)
+            assert str(refused.value).startswith(problem)
+        assert server_context(Files()) is None
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    tls_cert_file: str = ""
+    tls_key_file: str = ""
+    tls_client_ca_file: str = ""
+
+
+async def secure(server: MetricsServer, context: ssl.SSLContext) -> bytes:
+    """The answer over TLS; nothing if the server refuses us, after the handshake with TLS 1.3."""
+    found = urlsplit(server.url)
+    async with asyncio.timeout(20):
+        reader, writer = await asyncio.open_connection(found.hostname, found.port, ssl=context)
+        try:
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            return await reader.read()
+        except (ssl.SSLError, ConnectionError):
+            return b""
+        finally:
+            writer.transport.abort()
 
 
 async def test_many_scrapes_at_once(log: FilteringBoundLogger) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-import ipaddress
+import os
 import random
 import socket
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -20,16 +21,15 @@ import aiomqtt
 import pytest
 import structlog
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from dmimad.adapters.mqtt import Publisher, Timing
 from dmimad.adapters.mqtt.link import connect
+from dmimad.adapters.mqtt.tls import read_credentials
 from dmimad.adapters.store import Store
 from dmimad.core.commit import Commit, Message, Outgoing
 from dmimad.core.errors import AdapterError
 from tests.broker import DEADLINE_SECONDS, Broker, Tls, free_port, subscribed_to
+from tests.certificates import Authority
 
 HOST = "test-host"
 STATUS = f"dmimad/v1/{HOST}/status"
@@ -54,6 +54,8 @@ class Settings:
     protocol: int = 5
     username: str = ""
     password_file: str = ""
+    allow_plain_password: bool = False
+    tls: str = "auto"
     tls_ca_file: str = ""
     tls_cert_file: str = ""
     tls_key_file: str = ""
@@ -449,6 +451,34 @@ class TestStatus:
         assert "second dmimad with the same host.id" in problem["remedy"]
         assert all(m.retained for m in subscriber.messages if m.topic == STATUS)
 
+    @pytest.mark.parametrize("protocol", [3, 5])
+    async def test_two_with_one_id_give_way_to_each_other(
+        self, host: Host, make_broker: Callable[..., Broker], tmp_path: Path, protocol: int
+    ) -> None:
+        """Each says so once, waits longer and longer, and gets its alerts out."""
+        with (
+            make_broker() as broker,
+            closing(Store.open(tmp_path / "other")) as store,
+        ):
+            other = Host(store)
+            timing = replace(QUICK, first_yield_seconds=0.01, longest_yield_seconds=0.2)
+            async with subscribed_to(broker) as subscriber:
+                for each in (host, other):
+                    each.start(Settings(broker.port, protocol=protocol), timing)
+                told = [await each.logged("mqtt_host_id_taken") for each in (host, other)]
+                host.alert(b'{"id":"ours"}')
+                other.alert(b'{"id":"theirs"}')
+                await subscriber.wait_for_payloads(
+                    f"{ALERTS}/critical", [b'{"id":"ours"}', b'{"id":"theirs"}']
+                )
+                assert host.publisher is not None
+                assert f'host.id = "{HOST}"' in host.publisher.rival
+                await other.stop()
+                await host.logged("mqtt_host_id_ours_again")
+                assert host.publisher.rival == ""
+        assert [each["host"] for each in told] == [HOST, HOST]
+        assert [len(each.of("mqtt_host_id_taken")) for each in (host, other)] == [1, 1]
+
     @pytest.mark.parametrize("state", ["absent", "frozen", "mute"])
     async def test_stop_does_not_wait_for_a_broker_that_is_not_there(
         self, host: Host, make_broker: Callable[..., Broker], state: str
@@ -567,6 +597,7 @@ class TestCredentials:
         self, host: Host, make_broker: Callable[..., Broker], tmp_path: Path, protocol: int
     ) -> None:
         password_file = tmp_path / "password"
+        password_file.touch(0o600)
         password_file.write_text("wrong\n")
         with make_broker(users={"dmimad": "right word"}) as broker:
             settings = Settings(broker.port, username="dmimad", password_file=str(password_file))
@@ -579,6 +610,7 @@ class TestCredentials:
             assert len(host.events) == 1  # it has tried again, and said nothing
             password_file.unlink()
             problem = await host.logged("mqtt_unavailable", 2)
+            password_file.touch(0o600)
             assert problem["problem"] == f"{password_file}: mqtt.password_file: No such file or directory"
             password_file.write_text("right word\r\n")
             await host.logged("mqtt_connected")
@@ -594,6 +626,7 @@ class TestCredentials:
     ) -> None:
         path = tmp_path / "password"
         path.mkdir() if content is None else path.write_bytes(content)
+        path.chmod(0o600)
         host.start(Settings(free_port(), username="dmimad", password_file=str(path)))
         logged = await host.logged("mqtt_unavailable")
         assert logged["problem"] == f"{path}: mqtt.password_file: {problem}"
@@ -608,7 +641,8 @@ class TestCredentials:
             settings = Settings(broker.port, tls_ca_file=str(pki.ca))
             host.start(settings)
             problem = await host.logged("mqtt_unavailable")  # it shows no certificate
-            assert "hung up before answering" in problem["problem"] or "TLS failed" in problem["problem"]
+            assert problem["problem"] == f"127.0.0.1:{broker.port}: the broker wants a client certificate"
+            assert problem["remedy"] == "set mqtt.tls_cert_file and mqtt.tls_key_file"
             await host.stop()
             host.start(
                 replace(settings, tls_cert_file=str(pki.client), tls_key_file=str(pki.client_key)),
@@ -624,33 +658,207 @@ class TestCredentials:
             host.alert(b"secret")
             host.start(Settings(broker.port, tls_ca_file=str(pki.other_ca)))
             problem = await host.logged("mqtt_unavailable")
-            assert "the broker's certificate is not valid" in problem["problem"]
-            assert "mqtt.tls_ca_file" in problem["remedy"]
+            assert problem["problem"] == (
+                f"127.0.0.1:{broker.port}: the broker's certificate is not valid: "
+                f"it is signed by commonName=ca, which is not in {pki.other_ca}"
+            )
+            assert problem["remedy"] == "put the CA that signed it into mqtt.tls_ca_file"
             await host.stop()
             host.start(Settings(broker.port, host="localhost", tls_ca_file=str(pki.ca)))  # not its name
             problem = await host.logged("mqtt_unavailable", 2)
-            assert "mqtt.host must be a name in it" in problem["remedy"]
+            assert problem["problem"] == (
+                f"localhost:{broker.port}: the broker's certificate is not valid: it is for 127.0.0.1"
+            )
+            assert problem["remedy"] == (
+                "set mqtt.host to a name that is in it, or give the broker one with mqtt.host in it"
+            )
         assert host.store.pending_count() == 1
         assert not any("dmimad" in line for line in broker.lines)
 
     async def test_unusable_tls_files(self, host: Host, pki: Pki, tmp_path: Path) -> None:
         absent = str(tmp_path / "absent.pem")
         good = Settings(free_port(), tls_ca_file=str(pki.ca), tls_cert_file=str(pki.client))
+        pair = f"{pki.client} {{}}: mqtt.tls_cert_file, mqtt.tls_key_file: {{}}"
         for count, (settings, expected) in enumerate(
             [
-                (replace(good, tls_ca_file=absent), f"{absent}: mqtt.tls_ca_file: No such file"),
-                (replace(good, tls_ca_file=str(pki.client_key)), "mqtt.tls_ca_file: "),
-                (replace(good, tls_key_file=absent), "mqtt.tls_cert_file, mqtt.tls_key_file: No such file"),
-                (replace(good, tls_key_file=str(pki.server_key)), "mqtt.tls_cert_file, mqtt.tls_key_file: "),
-                (replace(good, tls_key_file=str(pki.locked_key)), "mqtt.tls_cert_file, mqtt.tls_key_file: "),
+                (replace(good, tls_ca_file=absent), f"{absent}: mqtt.tls_ca_file: No such file or directory"),
+                (
+                    replace(good, tls_ca_file=str(pki.client_key)),
+                    f"{pki.client_key}: mqtt.tls_ca_file: there is no certificate in it (PEM)",
+                ),
+                (
+                    replace(good, tls_key_file=absent),
+                    f"{absent}: mqtt.tls_key_file: No such file or directory",
+                ),
+                (
+                    replace(good, tls_key_file=str(pki.server_key)),
+                    pair.format(pki.server_key, "the private key is not that of the certificate"),
+                ),
+                (
+                    replace(good, tls_key_file=str(pki.locked_key)),
+                    pair.format(pki.locked_key, "the private key is encrypted"),
+                ),
+                (
+                    replace(good, tls_key_file=str(pki.ca)),
+                    pair.format(pki.ca, "there is no private key in the key's file (PEM)"),
+                ),
             ],
             start=1,
         ):
             host.start(settings)
             problem = await host.logged("mqtt_unavailable", count)
-            assert expected in problem["problem"]
+            assert problem["problem"] == expected
             assert "(PEM), readable for dmimad" in problem["remedy"]
             await host.stop()
+
+    @pytest.mark.parametrize("file", ["password_file", "tls_key_file"])
+    @pytest.mark.parametrize(
+        ("mode", "owner", "problem", "remedy"),
+        [
+            (0o604, 0, "everybody may access it (mode 0604)", "chmod o= "),
+            (0o601, 0, "everybody may access it (mode 0601)", "chmod o= "),
+            (0o620, 0, "its group may write it (mode 0620)", "chmod g-w "),
+            (0o600, 4711, "belongs to user 4711, who could replace it", "chown root "),
+        ],
+    )
+    async def test_secrets_in_wrong_hands_are_not_used(
+        self,
+        host: Host,
+        pki: Pki,
+        tmp_path: Path,
+        file: str,
+        mode: int,
+        owner: int,
+        problem: str,
+        remedy: str,
+    ) -> None:
+        if os.geteuid() != 0:
+            pytest.skip("only root can give files away")
+        path = tmp_path / "secret"
+        path.write_bytes(pki.client_key.read_bytes())
+        path.chmod(mode)
+        os.chown(path, owner, 0)
+        tls = {"tls_cert_file": str(pki.client)} if file == "tls_key_file" else {"username": "u"}
+        values: dict[str, Any] = {**tls, file: str(path)}
+        host.start(replace(Settings(free_port()), **values))
+        logged = await host.logged("mqtt_unavailable")
+        assert logged["problem"] == f"{path}: mqtt.{file}: {problem}"
+        assert logged["remedy"] == f"{remedy}{path}"
+
+    def test_a_group_may_read_a_secret(self, tmp_path: Path) -> None:
+        """systemd's credentials are so where they are given by an access list."""
+        path = tmp_path / "secret"
+        path.write_text("pass\n")
+        path.chmod(0o440)
+        found = read_credentials(Settings(1, username="u", password_file=str(path)), "b:1")
+        assert (found.password, found.tls) == ("pass", None)
+        assert "pass" not in repr(found)
+
+    async def test_no_password_in_the_clear_to_another_host(self, host: Host, tmp_path: Path) -> None:
+        path = tmp_path / "secret"
+        path.write_text("pass")
+        path.chmod(0o600)
+        settings = Settings(1, host="broker.invalid", username="u", password_file=str(path), tls="off")
+        host.start(settings)
+        logged = await host.logged("mqtt_unavailable")
+        assert (
+            logged["problem"]
+            == "broker.invalid:1: user name and password would cross the network in the clear"
+        )
+        assert logged["remedy"] == "use TLS (mqtt.tls), or allow it with mqtt.allow_plain_password"
+        await host.stop()
+        host.start(replace(settings, allow_plain_password=True))
+        logged = await host.logged("mqtt_unavailable", 2)
+        assert "host name not found" in logged["problem"]
+
+    @pytest.mark.parametrize(
+        ("names", "begins", "ends", "problem"),
+        [
+            (("127.0.0.1",), -48, -24, "expired "),
+            (("127.0.0.1",), 24, 48, "begins "),
+            (("broker.example.org", "192.0.2.7"), -1, 1, "it is for broker.example.org, 192.0.2.7"),
+            ((), -1, 1, "it is for no name at all (subjectAltName)"),
+        ],
+    )
+    async def test_a_certificate_that_is_not_valid_is_told_why(
+        self,
+        host: Host,
+        make_broker: Callable[..., Broker],
+        tmp_path: Path,
+        names: tuple[str, ...],
+        begins: int,
+        ends: int,
+        problem: str,
+    ) -> None:
+        authority = Authority(tmp_path / "pki")
+        hour = datetime.timedelta(hours=1)
+        server = authority.sign("server", names=names, begins=begins * hour, ends=ends * hour)
+        with make_broker(tls=Tls(authority.file, server.certificate, server.key)) as broker:
+            host.start(Settings(broker.port, tls_ca_file=str(authority.file)))
+            logged = await host.logged("mqtt_unavailable")
+        moment = x509.load_pem_x509_certificate(server.certificate.read_bytes())
+        problem += {
+            "expired ": f"{moment.not_valid_after_utc:%Y-%m-%d %H:%M} UTC",
+            "begins ": f"{moment.not_valid_before_utc:%Y-%m-%d %H:%M} UTC",
+        }.get(problem, "")
+        where = f"127.0.0.1:{broker.port}"
+        assert logged["problem"] == f"{where}: the broker's certificate is not valid: {problem}"
+
+    async def test_the_systems_cas_where_none_is_set(
+        self, host: Host, make_broker: Callable[..., Broker], pki: Pki
+    ) -> None:
+        with make_broker(tls=Tls(pki.ca, pki.server, pki.server_key)) as broker:
+            host.start(Settings(broker.port, tls="on"))
+            logged = await host.logged("mqtt_unavailable")
+        assert logged["problem"].endswith("it is signed by commonName=ca, which is not in the system's CAs")
+
+    async def test_our_own_certificate_is_refused(
+        self, host: Host, make_broker: Callable[..., Broker], pki: Pki, tmp_path: Path
+    ) -> None:
+        """By a broker that wants one: an expired one, and one of another CA."""
+        authority = Authority(tmp_path / "pki")
+        server = authority.sign("server")
+        old = authority.sign("old", begins=-datetime.timedelta(hours=9), ends=-datetime.timedelta(hours=8))
+        when = x509.load_pem_x509_certificate(old.certificate.read_bytes()).not_valid_after_utc
+        tls = Tls(authority.file, server.certificate, server.key, require_certificate=True)
+        with make_broker(tls=tls) as broker:
+            settings = Settings(broker.port, tls_ca_file=str(authority.file))
+            for count, (certificate, key, problem, remedy) in enumerate(
+                [
+                    (
+                        old.certificate,
+                        old.key,
+                        f"our certificate has expired ({old.certificate}: {when:%Y-%m-%d %H:%M} UTC)",
+                        "renew mqtt.tls_cert_file",
+                    ),
+                    (
+                        pki.client,
+                        pki.client_key,
+                        "the broker does not know the CA of our certificate",
+                        "make the broker trust the CA of mqtt.tls_cert_file",
+                    ),
+                ],
+                start=1,
+            ):
+                host.start(replace(settings, tls_cert_file=str(certificate), tls_key_file=str(key)))
+                logged = await host.logged("mqtt_unavailable", count)
+                assert logged["problem"] == f"127.0.0.1:{broker.port}: {problem}"
+                assert logged["remedy"] == remedy
+                await host.stop()
+
+    async def test_tls_to_a_plain_port(self, host: Host, make_broker: Callable[..., Broker]) -> None:
+        with make_broker() as broker:
+            host.start(Settings(broker.port, tls="on"))
+            logged = await host.logged("mqtt_unavailable")
+        assert logged["problem"] == f"127.0.0.1:{broker.port}: hung up during the TLS handshake"
+        assert logged["remedy"] == "is mqtt.port the broker's port for TLS?"
+
+    def test_no_older_version_of_tls(self) -> None:
+        tls = read_credentials(Settings(1, tls="on"), "b:1").tls
+        assert tls is not None
+        assert tls.minimum_version is ssl.TLSVersion.TLSv1_2
+        assert tls.verify_mode is ssl.CERT_REQUIRED
+        assert tls.check_hostname
 
     async def test_plain_text_to_a_tls_port(
         self, host: Host, make_broker: Callable[..., Broker], pki: Pki
@@ -815,7 +1023,9 @@ class TestScriptedBroker:
         broker = ScriptedBroker(after_publish=taken_over)
         async with broker.serving():
             host.alert(*numbered(1, 3))
-            timing = replace(QUICK, settled_seconds=0.001, longest_quiet_seconds=1000.0)
+            timing = replace(
+                QUICK, settled_seconds=0.001, longest_quiet_seconds=1000.0, longest_yield_seconds=0.02
+            )
             host.start(Settings(broker.port), timing)
             await broker.wait_for(lambda: broker.connections >= 30)
         problems = host.of("mqtt_unavailable")
@@ -994,71 +1204,14 @@ class Pki:
 @pytest.fixture(scope="session")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
     directory = tmp_path_factory.mktemp("pki")
-    now = datetime.datetime.now(datetime.UTC)
-
-    def certificate(
-        name: str, issuer: tuple[str, ec.EllipticCurvePrivateKey] | None = None
-    ) -> tuple[Path, ec.EllipticCurvePrivateKey]:
-        key = ec.generate_private_key(ec.SECP256R1())
-        issuer_name, issuer_key = issuer or (name, key)
-        built = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer_name)]))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-            .add_extension(
-                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
-                critical=False,
-            )
-            # Python 3.13 and later insist on these three.
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False
-            )
-            .add_extension(usage(ca=issuer is None), critical=True)
-            .sign(issuer_key, hashes.SHA256())
-        )
-        path = directory / f"{name}.pem"
-        path.write_bytes(built.public_bytes(serialization.Encoding.PEM))
-        return path, key
-
-    def usage(*, ca: bool) -> x509.KeyUsage:
-        return x509.KeyUsage(
-            digital_signature=True,
-            content_commitment=False,
-            key_encipherment=False,
-            data_encipherment=False,
-            key_agreement=False,
-            key_cert_sign=ca,
-            crl_sign=ca,
-            encipher_only=False,
-            decipher_only=False,
-        )
-
-    def private(name: str, key: ec.EllipticCurvePrivateKey, password: bytes = b"") -> Path:
-        lock: Any = (
-            serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
-        )
-        path = directory / f"{name}.key"
-        path.write_bytes(
-            key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, lock)
-        )
-        return path
-
-    ca, ca_key = certificate("ca")
-    other_ca, _ = certificate("other-ca")
-    server, server_key = certificate("server", ("ca", ca_key))
-    client, client_key = certificate("client", ("ca", ca_key))
+    authority = Authority(directory)
+    server, client = authority.sign("server"), authority.sign("client")
     return Pki(
-        ca,
-        other_ca,
-        server,
-        private("server", server_key),
-        client,
-        private("client", client_key),
-        private("locked", client_key, b"password"),
+        authority.file,
+        Authority(directory, "other-ca").file,
+        server.certificate,
+        server.key,
+        client.certificate,
+        client.key,
+        authority.sign("locked", password=b"password").key,
     )

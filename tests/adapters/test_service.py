@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -177,3 +180,62 @@ def test_a_watchdog_of_another_process_is_not_fed(
     environ = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": str(os.getpid() + 1)}
     ServiceManager(environ, log=log).alive()
     assert listener.received() == []
+
+
+PASSED = """
+import json, os
+from dmimad.adapters.service import passed_descriptors
+found = passed_descriptors(os.environ, ("ima-list", "ima-count"))
+told = {name: os.read(number, 100).decode() for name, number in found.items()}
+shared = [os.get_inheritable(number) for number in found.values()]
+left = [name for name in os.environ if name.startswith("LISTEN_")]
+open_ = [number for number in range(3, 7) if os.path.exists(f"/proc/self/fd/{number}")]
+print(json.dumps([told, shared, left, open_, passed_descriptors(os.environ, ("ima-list",))]))
+"""
+
+
+def passed(directory: Path, *, pid: str = "$$", count: str = "3", names: str | None) -> list[object]:
+    """What a process makes of three open files, passed as the service manager does."""
+    for name in ("one", "two", "three"):
+        (directory / name).write_text(name)
+    named = "" if names is None else f"LISTEN_FDNAMES={names}"
+    line = f'LISTEN_PID={pid} LISTEN_FDS={count} {named} exec "$0" -c "$1" 3<one 4<two 5<three'
+    command = ["sh", "-c", line, sys.executable, PASSED]
+    result = subprocess.run(command, cwd=directory, capture_output=True, check=True, timeout=60)
+    answer = json.loads(result.stdout)
+    assert isinstance(answer, list)
+    return answer
+
+
+def test_passed_descriptors_by_their_names(tmp_path: Path) -> None:
+    told, shared, left, open_, again = passed(tmp_path, names="other:ima-list:ima-count")
+    assert told == {"ima-list": "two", "ima-count": "three"}
+    assert shared == [False, False]
+    assert (left, again) == ([], {})
+    assert open_ == [4, 5], "what nobody wants is closed"
+
+
+def test_what_graceful_left_out_is_missing(tmp_path: Path) -> None:
+    told, *_ = passed(tmp_path, count="1", names="ima-count")
+    assert told == {"ima-count": "one"}
+
+
+def test_of_two_with_one_name_the_first_is_taken(tmp_path: Path) -> None:
+    told, _, _, open_, _ = passed(tmp_path, names="ima-list:ima-list:unknown")
+    assert told == {"ima-list": "one"}
+    assert open_ == [3]
+
+
+@pytest.mark.parametrize(
+    ("pid", "count", "names"),
+    [("1", "3", "ima-list:x:y"), ("$$", "x", "ima-list"), ("$$", "-1", "ima-list"), ("$$", "3", None)],
+    ids=["of another process", "no number", "negative", "without names"],
+)
+def test_what_is_not_ours_is_not_taken(tmp_path: Path, pid: str, count: str, names: str | None) -> None:
+    told, _, left, *_ = passed(tmp_path, pid=pid, count=count, names=names)
+    assert (told, left) == ({}, [])
+
+
+def test_descriptors_that_are_told_and_not_there(tmp_path: Path) -> None:
+    told, *_ = passed(tmp_path, count="999999", names="a:b:c:ima-list")
+    assert told == {}

@@ -17,7 +17,7 @@ import pytest
 
 from dmimad.adapters.store import DATABASE_NAME, Store
 from dmimad.core.commit import Commit, Message
-from dmimad.core.errors import AdapterError
+from dmimad.core.errors import AdapterError, DamagedError
 from dmimad.core.signed_baseline import ApprovedFile
 
 
@@ -76,7 +76,7 @@ class TestApproved:
         with closing(Store.open(directory)) as store:
             assert store.approved() == ()
             assert "approved.serial; kept as dmimad.db.corrupt-1" in store.load().notice
-            assert store.pending_count() == 0
+            assert [row.message for row in store.pending(0, 9)] == [message(1)]  # what waits is taken over
 
 
 class TestCommit:
@@ -322,13 +322,55 @@ class TestDamage:
             assert "damaged" in stored.notice
             assert "dmimad.db.corrupt-1" in stored.notice
             assert "\n" not in stored.notice
-            assert (store.pending_count(), store.pending(0, 9), store.retained()) == (0, [], frozenset())
+            saved = [row.message for row in store.pending(0, 9)]
+            assert saved in ([], [message(1)])  # what can be read of what waits is taken over
+            assert (store.pending_count(), store.retained()) == (len(saved), frozenset())
             store.commit(commit(2))
         assert (directory / "dmimad.db.corrupt-1").read_bytes() == before
         with closing(Store.open(directory)) as store:
             assert (store.load().checkpoint or {})["n"] == 2
             assert store.load().notice == ""
-            assert [row.message for row in store.pending(0, 9)] == [message(2)]
+            assert [row.message for row in store.pending(0, 9)] == [*saved, message(2)]
+
+    def test_what_can_be_read_of_the_outbox_is_taken_over(self, directory: Path) -> None:
+        with closing(Store.open(directory)) as store:
+            for number in range(5):
+                store.commit(commit(number))
+        edit(
+            directory,
+            "UPDATE outbox SET payload = 'text' WHERE seq = 4",
+            "UPDATE checkpoint SET document = 7",
+        )
+        with closing(Store.open(directory)) as store:
+            assert store.load().notice.endswith("begins anew, 3 messages of its outbox taken over")
+            assert [row.message for row in store.pending(0, 9)] == [message(number) for number in range(3)]
+
+    def test_nothing_is_taken_over_from_tables_that_are_not_ours(self, directory: Path) -> None:
+        with closing(Store.open(directory)) as store:
+            store.commit(commit(1))
+        edit(directory, "CREATE VIEW other AS SELECT * FROM outbox")
+        with closing(Store.open(directory)) as store:
+            assert store.pending_count() == 0
+
+    @pytest.mark.parametrize("how", ["taken away", "replaced"])
+    def test_another_file_in_its_place_is_noticed(self, store: Store, directory: Path, how: str) -> None:
+        """SQLite itself goes on writing to the former one."""
+        store.commit(commit(1))
+        (directory / DATABASE_NAME).rename(directory / "former")
+        if how == "replaced":
+            (directory / DATABASE_NAME).touch()
+        with pytest.raises(DamagedError, match="taken away or replaced"):
+            store.commit(commit(2))
+        assert [row.message for row in store.pending(0, 9)] == [message(1)]
+        assert store.facts() == tuple(commit(1).facts)
+
+    def test_numbers_given_by_the_caller(self, store: Store) -> None:
+        store.commit(commit(1))
+        assert store.next_seq() == 2
+        store.commit(commit(2), [5])
+        store.commit(commit(3))
+        assert [row.seq for row in store.pending(0, 9)] == [1, 5, 6]
+        assert store.next_seq() == 7
 
     def test_every_damaged_database_is_kept(self, directory: Path) -> None:
         for number in (1, 2, 3):
@@ -388,7 +430,7 @@ class TestDamage:
     def test_damage_while_running_is_an_adapter_error(self, store: Store) -> None:
         store.commit(commit(1))
         store._db.execute("UPDATE outbox SET topic = CAST(x'ff' AS TEXT)")
-        with pytest.raises(AdapterError, match="the database is damaged; restart dmimad"):
+        with pytest.raises(AdapterError, match="the database is damaged; dmimad moves it aside"):
             store.pending(0, 9)
 
     def test_another_program_that_holds_the_database_is_named_as_the_problem(

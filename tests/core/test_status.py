@@ -69,6 +69,8 @@ def test_all_of_it() -> None:
         settings_accepted=False,
         baseline_accepted=False,
         baseline_directory="/b",
+        refused=(status.Refused("mqtt", "/c: no certificate", NOW),),
+        restart_needed=("host",),
     )
     made = document(
         around,
@@ -100,10 +102,12 @@ def test_all_of_it() -> None:
         "witnesses": {"live": {"up": True, "observations": 3}},
         "pcr_verified": True,
         "mqtt_connected": False,
+        "mqtt_problem": "",
         "outbox": {"pending": 5, "dead": 6},
         "store": {"problem": "disk full"},
-        "settings": {"accepted": False},
+        "settings": {"accepted": False, "restart_needed": ["host"]},
         "baseline": {"directory": "/b", "entries": 1, "accepted": False},
+        "refused": [{"what": "mqtt", "reason": "/c: no certificate", "since": NOW_TEXT}],
         "maintenance": [
             {
                 "id": "1f",

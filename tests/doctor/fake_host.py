@@ -7,12 +7,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
-from dmimad.config import Settings, parse
+from dmimad.config import parse
 from dmimad.core.errors import AdapterError
 from dmimad.core.observation import LiveDevice, LiveTable, Observation
 from dmimad.doctor.checks import Check
 from dmimad.doctor.examination import Outside, examine
 from dmimad.doctor.witnesses import Patience
+from dmimad.settings import Settings
 from tests.core.recorded import binary, pcr_values
 
 NOW = 1_795_000_000.0  # November 2026

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from dmimad.config import MqttSettings
 from dmimad.core.cloudevent import CONTENT_TYPE, alert_topic, device_topic
 from dmimad.core.finding import Severity
+from dmimad.settings import MqttSettings
 from tests.broker import Received
 from tests.schemas.contract import ASYNCAPI, Contract, load, problems, references, resolve, undescribed
 

@@ -34,7 +34,10 @@ NAMES = {
     "dmimad_outbox_pending",
     "dmimad_outbox_dead_total",
     "dmimad_mqtt_connected",
+    "dmimad_mqtt_host_id_taken",
+    "dmimad_store_up",
     "dmimad_config_last_reload_successful",
+    "dmimad_config_last_reload_success_timestamp_seconds",
     "dmimad_source_up",
 }
 ABSENT = {"dmimad_pcr_verified", "dmimad_list_lag_records"}

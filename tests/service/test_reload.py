@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dmimad.adapters.control.client import ask
 from tests.broker import Broker, Subscriber, subscribed_to
 from tests.service.daemon_process import DaemonProcess, running
 from tests.service.host import Host, entry
@@ -238,6 +241,11 @@ class TestSettings:
             )
             await daemon.reload()
             assert (await daemon.wait_for_log("restart_needed"))["sections"] == ["host", "source", "state"]
+            told = await status(shown)
+            assert told["settings"] == {"accepted": True, "restart_needed": ["host", "source", "state"]}
+            shown.configure(host={"id": "web-1"}, metrics={"address": "127.0.0.2"})
+            await daemon.reload()
+            assert (await status(shown))["settings"]["restart_needed"] == ["metrics", "source", "state"]
             shown.approve(entry("swap", required=True))
             await arrived(subscriber, 1)
             assert {json.loads(alert.payload)["source"] for alert in alerts(subscriber.messages)} == {"web-1"}
@@ -252,6 +260,11 @@ class TestSettings:
             await daemon.reload()
             assert await stays_connected(daemon, subscriber)
             assert await daemon.terminate() == 0
+
+
+async def status(host: Host) -> Any:
+    """What the daemon tells who asks it."""
+    return (await asyncio.to_thread(ask, host.socket, {"request": "status"}))["status"]
 
 
 async def stays_connected(daemon: DaemonProcess, subscriber: Subscriber) -> bool:

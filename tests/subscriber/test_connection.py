@@ -212,6 +212,8 @@ class TestAccess:
         right, wrong = tmp_path / "right", tmp_path / "wrong"
         right.write_text("s3cret-word\n")
         wrong.write_text("another\n")
+        right.chmod(0o600)
+        wrong.chmod(0o600)
         with Mosquitto(mosquitto, tmp_path, users={"console": "s3cret-word"}) as broker:
             settings = Broker(
                 port=broker.port, protocol=protocol, username="console", password_file=str(right)

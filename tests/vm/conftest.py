@@ -1,4 +1,4 @@
-"""The machines as a fixture: each kernel boots once, beside the others, with the selected scenarios."""
+"""The machines as a fixture: each boots once, beside the others, with the selected scenarios or checks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.vm.cache import Cache, cache_directory
+from tests.vm.disk import prepare_disk
 from tests.vm.guest.guest import REPORT
 from tests.vm.image import PROJECT, prepare
 from tests.vm.machine import Hardware, boot, environment_timeout
@@ -18,8 +19,11 @@ from tests.vm.programs import VmError, unfit
 from tests.vm.report import Report, summary
 from tests.vm.scenario_names import scenario_names
 from tests.vm.sources import find_mirror
+from tests.vm.systemd.groups import check_names
+from tests.vm.userland import RELEASES
 
 OUT = PROJECT / "build/vm"
+RELEASE_NAMES = frozenset(one.name for one in RELEASES)
 _FUTURES = pytest.StashKey[dict[str, Future[Report]]]()
 
 
@@ -29,12 +33,12 @@ class Machines:
     def __init__(self, futures: dict[str, Future[Report]]) -> None:
         self._futures = futures
 
-    def report(self, kernel: str) -> Report:
-        """What came out of that kernel's machine; waits for it, and fails the test if there is nothing."""
+    def report(self, machine: str) -> Report:
+        """What came out of that machine; waits for it, and fails the test if there is nothing."""
         try:
-            return self._futures[kernel].result()
+            return self._futures[machine].result()
         except VmError as error:
-            pytest.fail(f"kernel {kernel}: {error}", pytrace=False)
+            pytest.fail(f"{machine}: {error}", pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -51,32 +55,36 @@ def machines(request: pytest.FixtureRequest) -> Iterator[Machines]:
         # What takes minutes is said when it begins.
         with capture.global_and_fixture_disabled():
             _say("preparing")
-            for kernel, names in wanted.items():
-                futures[kernel] = _start(pool, kernel, names, Path(scratch) / kernel)
+            for machine, names in wanted.items():
+                futures[machine] = _start(pool, machine, names, Path(scratch) / machine)
         yield Machines(futures)
 
 
-def _start(pool: ThreadPoolExecutor, kernel: str, names: list[str], scratch: Path) -> Future[Report]:
+def _start(pool: ThreadPoolExecutor, machine: str, names: list[str], scratch: Path) -> Future[Report]:
+    make = prepare_disk if machine in RELEASE_NAMES else prepare
     try:
-        image = prepare(kernel, scratch, Cache(cache_directory(os.environ), _say), find_mirror)
+        image = make(machine, scratch, Cache(cache_directory(os.environ), _say), find_mirror)
     except VmError as error:
         failed: Future[Report] = Future()
         failed.set_exception(error)
         return failed
-    _say(f"{kernel}: {len(names)} scenarios, results in {OUT / kernel}")
+    _say(f"{machine}: {len(names)} scenarios, results in {OUT / machine}")
     hardware = Hardware(timeout_seconds=environment_timeout(os.environ))
-    return pool.submit(boot, kernel, image, names, OUT / kernel, hardware)
+    return pool.submit(boot, machine, image, names, OUT / machine, hardware)
 
 
 def _selected(items: list[pytest.Item]) -> dict[str, list[str]]:
-    """The selected tests' kernels with their scenarios: all of them where only the machine is tested."""
+    """The selected tests' machines with their scenarios: all of them where only the machine is tested."""
     selected: dict[str, list[str]] = {}
     for item in items:
         if isinstance(item, pytest.Function) and "machines" in item.fixturenames:
-            names = selected.setdefault(str(item.callspec.params["kernel"]), [])
+            names = selected.setdefault(str(item.callspec.params["machine"]), [])
             if "scenario" in item.callspec.params:
                 names.append(str(item.callspec.params["scenario"]))
-    return {kernel: names or list(scenario_names()) for kernel, names in selected.items()}
+    return {
+        machine: names or list(check_names() if machine in RELEASE_NAMES else scenario_names())
+        for machine, names in selected.items()
+    }
 
 
 def _say(text: str) -> None:

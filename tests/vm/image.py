@@ -22,6 +22,8 @@ class Image:
 
     kernel: Path
     initrd: Path
+    disk: Path | None = None  # with a userland of its own; otherwise all is in the initial RAM disk
+    packages: Path | None = None  # a folder that the machine sees as /out/packages
 
 
 def prepare(name: str, directory: Path, cache: Cache, find_mirror: Callable[[], Mirror]) -> Image:

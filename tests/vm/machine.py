@@ -26,13 +26,15 @@ DEFAULT_TIMEOUT_SECONDS = 2400.0
 MEMORY_MIB = 3072
 # By their serial numbers; the first is for the scenarios of one boot, which know it as /dev/vda.
 DISK_BYTES = {"vm-scratch": 600 << 20, "vm-alpha": 320 << 20, "vm-beta": 128 << 20, "vm-gamma": 64 << 20}
+# The disk with the userland, if that is not in the initial RAM disk; always the first.
+ROOT_DISK = "vm-root"
 MAX_BOOTS = 4
 # Both witnesses' ground: device-mapper's critical data is measured, files are not.
 COMMAND_LINE = "lsm=integrity,lockdown ima_policy=critical_data"
 _ALWAYS = "console=ttyS0 quiet mitigations=off oops=panic panic=-1 rdinit=/vm-init"
 _SWTPM_SECONDS = 20.0
 # What runs in the guest, below the project; importable there under the same names.
-GUEST_FOLDERS = ("tests/vm/guest", "tests/vm/scenarios")
+GUEST_FOLDERS = ("tests/vm/guest", "tests/vm/scenarios", "tests/vm/systemd")
 NAMES = "names.txt"
 BOOT = "boot.txt"
 # What each boot writes anew: kept in a folder of its own when another boot follows.
@@ -54,6 +56,8 @@ def boot(kernel: str, image: Image, scenarios: Sequence[str], out: Path, hardwar
     """Run the scenarios on a machine of its own; `out` is emptied and filled with all that came of it."""
     with _own(out), tempfile.TemporaryDirectory(prefix="dmimad-vm-") as name:
         _share(out, hardware.project)
+        if image.packages is not None:
+            shutil.copytree(image.packages, out / "packages")
         machine = Machine(image, Path(name), out, hardware)
         machine.make()
         started, names, number = time.time(), tuple(scenarios), 1
@@ -107,11 +111,13 @@ class Machine:
         return trouble or _trouble(self.out)
 
     def disks(self, number: int) -> Iterator[str]:
-        """QEMU's arguments for the disks; after each boot every disk has another place."""
+        """QEMU's arguments for the disks; after each boot each has another place, but for the root's."""
         serials = list(DISK_BYTES)
         first = -(number - 1) % len(serials)
-        for serial in serials[first:] + serials[:first]:
-            file = self.directory / serial
+        files = {serial: self.directory / serial for serial in serials[first:] + serials[:first]}
+        if self.image.disk is not None:
+            files = {ROOT_DISK: self.image.disk, **files}
+        for serial, file in files.items():
             yield from ("-drive", f"id={serial},file={file},format=raw,if=none,cache=unsafe")
             yield from ("-device", f"virtio-blk-pci,drive={serial},serial={serial}")
 

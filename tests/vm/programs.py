@@ -26,6 +26,8 @@ PROGRAMS = (
     ("depmod", "kmod"),
     ("chroot", "coreutils"),
     ("setpriv", "util-linux"),
+    ("make", "make"),
+    ("mkfs.ext4", "e2fsprogs"),
 )
 # Debian keeps some of them where a user's PATH does not look.
 SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))

@@ -23,26 +23,26 @@ KERNELS = tuple(one.name for one in SERIES)
 
 
 @pytest.mark.parametrize(
-    ("kernel", "scenario"),
+    ("machine", "scenario"),
     [
         pytest.param(kernel, scenario, id=f"{kernel}-{scenario}")
         for kernel in KERNELS
         for scenario in scenarios_to_pass()
     ],
 )
-def test_scenario(machines: Machines, kernel: str, scenario: str) -> None:
-    report = machines.report(kernel)
+def test_scenario(machines: Machines, machine: str, scenario: str) -> None:
+    report = machines.report(machine)
     result = report.results.get(scenario)
     if result is not None and result.status == "skipped":
-        pytest.skip(f"{kernel}: {result.message}")
+        pytest.skip(f"{machine}: {result.message}")
     if result is None or result.status != "passed":
         pytest.fail(report.explain(scenario), pytrace=False)
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_machine_came_to_its_end(machines: Machines, kernel: str) -> None:
+@pytest.mark.parametrize("machine", KERNELS)
+def test_machine_came_to_its_end(machines: Machines, machine: str) -> None:
     """Also after the last scenario: no panic, no hang, no error in what runs the scenarios."""
-    report = machines.report(kernel)
+    report = machines.report(machine)
     if report.trouble:
-        pytest.fail(f"kernel {kernel}: {report.trouble}; everything is in {report.out}", pytrace=False)
-    assert report.release.startswith(kernel.split(".", maxsplit=1)[0])
+        pytest.fail(f"kernel {machine}: {report.trouble}; everything is in {report.out}", pytrace=False)
+    assert report.release.startswith(machine.split(".", maxsplit=1)[0])

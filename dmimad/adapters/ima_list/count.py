@@ -20,14 +20,24 @@ from dmimad.adapters.ima_list.descriptor import in_thread, open_read_only
 
 COUNT_BYTES = 32
 
+MAX_SLEEP_SECONDS = 5.0
+"""A longer wait is cut into such pieces, and each is a turn: who only waits does not hang."""
+
 
 class CountWatch:
-    """The file `runtime_measurements_count`, and waiting for it to change."""
+    """The file `runtime_measurements_count`, and waiting for it to change.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the file.
+        passed: a descriptor of it that is not ours to close; -1: there is none.
+    """
+
+    def __init__(self, path: Path, passed: int = -1) -> None:
         self.seen = b""  # what it said when the list was last read
+        self.turns = 0  # grows as long as somebody looks or waits; the thread's too, so for comparison only
         self._path = path
-        self._fd = -1
+        self._passed = passed
+        self._fd = passed
         self._nudge = threading.Lock()  # held; whoever releases it ends the thread's sleep
         self._nudge.acquire()
         self._stop = False
@@ -56,20 +66,30 @@ class CountWatch:
         await in_thread(executor, partial(self._sleep_and_look, first, interval), self.interrupt)
 
     def _sleep_and_look(self, first: float, interval: float) -> None:
-        sleep = self._nudge.acquire
-        sleep(timeout=first)
+        self._sleep(first)
         while not self._stop and self.read() == self.seen:
-            sleep(timeout=interval)
+            self._sleep(interval)
+
+    def _sleep(self, seconds: float) -> None:
+        """For so long, or until wake()."""
+        self.turns += 1
+        while seconds > MAX_SLEEP_SECONDS:
+            if self._nudge.acquire(timeout=MAX_SLEEP_SECONDS):
+                return
+            seconds -= MAX_SLEEP_SECONDS
+            self.turns += 1
+        self._nudge.acquire(timeout=seconds)
 
     async def pause(self, seconds: float) -> None:
         """For so long, or until wake()."""
         loop = asyncio.get_running_loop()
         self._pause = pause = loop.create_future()
-        timer = loop.call_later(seconds, _finish, pause)
+        until = loop.time() + seconds
         try:
-            await pause
+            while not pause.done() and (left := until - loop.time()) > 0.0:
+                await asyncio.wait([pause], timeout=min(left, MAX_SLEEP_SECONDS))
+                self.turns += 1
         finally:
-            timer.cancel()
             self._pause = None
 
     def wake(self) -> None:
@@ -86,9 +106,9 @@ class CountWatch:
 
     def close(self) -> None:
         """Let go of the file; it is opened again at the next `read`."""
-        if self._fd >= 0:
+        if self._fd != self._passed:
             os.close(self._fd)
-            self._fd = -1
+            self._fd = self._passed
 
 
 def _finish(future: asyncio.Future[None]) -> None:

@@ -27,12 +27,18 @@ def open_read_only(path: Path) -> int:
 
 
 class Descriptor:
-    """An open list.  While `fill` or `before` run in a thread, nothing but `interrupt` is called."""
+    """An open list.  While `fill` or `before` run in a thread, nothing but `interrupt` is called.
 
-    __slots__ = ("_fd", "_interrupted", "ended")
+    Args:
+        fd: what is open.
+        passed: it is not ours to close, and may be anywhere in the list.
+    """
 
-    def __init__(self, fd: int) -> None:
+    __slots__ = ("_fd", "_interrupted", "_passed", "ended")
+
+    def __init__(self, fd: int, *, passed: bool = False) -> None:
         self._fd = fd
+        self._passed = passed
         self.ended = False  # the last fill() met the present end of the list
         self._interrupted = False
 
@@ -70,7 +76,8 @@ class Descriptor:
         os.lseek(self._fd, 0, os.SEEK_SET)
 
     def close(self) -> None:
-        os.close(self._fd)
+        if not self._passed:
+            os.close(self._fd)
 
 
 async def in_thread(

@@ -12,6 +12,9 @@ How the list is read:
   everything before the position for that, which is why such visits are rationed (`REST_FACTOR`).
   What lies just before the position must still be what was read there, or the list was trimmed.
 
+A list that the service manager has opened for us is held open for as long as the process lives: it
+cannot be opened again without the right to, and is rewound instead.
+
 A read costs the kernel a walk along its list, so that whatever may take long is done in a thread.
 
 What it does not do: parse records, or decide what a trimmed list means.
@@ -31,7 +34,8 @@ from pathlib import Path
 
 from dmimad.adapters.ima_list.count import CountWatch, number_of
 from dmimad.adapters.ima_list.descriptor import FINGERPRINT_BYTES, Descriptor, in_thread, open_read_only
-from dmimad.adapters.ima_list.place import DEFAULT_SECURITYFS, IMA, explain
+from dmimad.adapters.ima_list.passed import NOTHING_PASSED, Passed
+from dmimad.adapters.ima_list.place import COUNT, DEFAULT_SECURITYFS, IMA, LISTS, explain
 from dmimad.core.source import CaughtUp, Chunk, Restarted, SourceEvent, Unavailable
 
 READ_PIECE_BYTES = 1 << 20
@@ -57,9 +61,6 @@ MIN_POLL_INTERVAL_SECONDS = 0.001
 #: Nothing but a reboot or other rights changes these.
 _LASTING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM})
 
-_AUTO = ("binary_runtime_measurements", "ascii_runtime_measurements")
-_COUNT = "runtime_measurements_count"
-
 Opener = Callable[[Path], int]
 
 
@@ -73,6 +74,7 @@ class KernelList:
         securityfs: where securityfs is mounted, for "auto".
         retry_interval_seconds: how often a list that cannot be opened is tried.
         opener: opens the list (not the count); may raise OSError.
+        passed: descriptors that the service manager has opened; see `Passed`.
         monotonic: seconds, by which a writer's stay is measured.
     """
 
@@ -85,13 +87,16 @@ class KernelList:
         securityfs: Path = DEFAULT_SECURITYFS,
         retry_interval_seconds: float = 1.0,
         opener: Opener = open_read_only,
+        passed: Passed = NOTHING_PASSED,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._securityfs = securityfs
         directory = securityfs / IMA
-        self._candidates = [directory / name for name in _AUTO] if path == "auto" else [Path(path)]
+        self._candidates = [directory / name for name in LISTS] if path == "auto" else [Path(path)]
         self._chosen: Path | None = None if path == "auto" else Path(path)
-        self._count = CountWatch(self._candidates[0].parent / _COUNT)
+        passed = passed.serving(self._chosen, hold_open=hold_open)
+        self._passed = passed.list
+        self._count = CountWatch(self._candidates[0].parent / COUNT, passed.count)
         self._interval = max(poll_interval_seconds, MIN_POLL_INTERVAL_SECONDS)
         self._retry = max(retry_interval_seconds, self._interval)
         self._hold_open = hold_open
@@ -99,11 +104,17 @@ class KernelList:
         self._monotonic = monotonic
         self._look = False  # somebody asked for a round that has not begun yet
         self._asked = 0  # how often
+        self._steps = 0
 
     @property
     def path(self) -> Path | None:
         """The list that is read; None as long as "auto" has found none.  It never changes afterwards."""
         return self._chosen
+
+    @property
+    def turns(self) -> int:
+        """Grows as long as the list is looked at or waited for, and stands still if that hangs."""
+        return self._steps + self._count.turns
 
     def wake(self) -> None:
         """Look at the count now instead of at the next poll.  To be called on the event loop."""
@@ -148,6 +159,7 @@ class KernelList:
 
     async def _advance(self, run: _Run) -> None:
         """One bounded step: open if need be, read one piece."""
+        self._steps += 1
         loop = asyncio.get_running_loop()
         began = loop.time()
         if run.at_end and not self._begin_round(run):
@@ -213,7 +225,8 @@ class KernelList:
         run.retry_seconds = self._interval if error.errno == errno.EBUSY else self._retry
         if self._is_short_visit(run, error):
             return
-        problem = explain(error, self._chosen or self._candidates[0], self._securityfs)
+        path = self._chosen or self._candidates[0]
+        problem = explain(error, path, self._securityfs, hold_open=self._hold_open)
         if problem != run.problem:
             run.problem = problem
             run.events.append(Unavailable(problem, lasting=error.errno in _LASTING))
@@ -230,7 +243,7 @@ class KernelList:
 
     async def _open(self, run: _Run) -> Descriptor:
         """Open the list at the position, or at its beginning if the position belongs to another list."""
-        run.descriptor = descriptor = Descriptor(self._open_first())
+        run.descriptor = descriptor = self._opened()
         run.busy_since = None
         if not run.offset:
             return descriptor
@@ -243,6 +256,15 @@ class KernelList:
         run.restart("trimmed" if run.tail else "truncated")
         descriptor.rewind()
         self._take_count(run)  # of the list as it is now, or the next round would find it trimmed again
+        return descriptor
+
+    def _opened(self) -> Descriptor:
+        """The list, at its beginning."""
+        if self._passed < 0:
+            return Descriptor(self._open_first())
+        self._chosen = self._candidates[0]
+        descriptor = Descriptor(self._passed, passed=True)
+        descriptor.rewind()
         return descriptor
 
     def _open_first(self) -> int:

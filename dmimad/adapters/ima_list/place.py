@@ -17,6 +17,11 @@ DEFAULT_MOUNTINFO = Path("/proc/self/mountinfo")
 IMA = Path("integrity/ima")
 """Of securityfs."""
 
+LISTS = ("binary_runtime_measurements", "ascii_runtime_measurements")
+"""The better one first."""
+
+COUNT = "runtime_measurements_count"
+
 
 def is_kernel_list(
     path: str, *, securityfs: Path = DEFAULT_SECURITYFS, mountinfo: Path = DEFAULT_MOUNTINFO
@@ -46,11 +51,23 @@ def is_kernel_list(
     return False
 
 
-def explain(error: OSError, path: Path, securityfs: Path) -> str:
+def kernel_files(path: str, *, securityfs: Path = DEFAULT_SECURITYFS) -> tuple[Path, Path]:
+    """The list that the setting `path` ("auto" or a kernel's list) leads to first, and its count."""
+    found = securityfs / IMA / LISTS[0] if path == "auto" else Path(path)
+    return found, found.parent / COUNT
+
+
+def explain(error: OSError, path: Path, securityfs: Path, *, hold_open: bool = True) -> str:
     """Why the list at `path` cannot be read, and what to do about it; one line."""
     match error.errno:
         case errno.ENOENT | errno.ENOTDIR:
             remedy = _explain_absence(path, securityfs)
+        case errno.EACCES | errno.EPERM if not hold_open:
+            remedy = (
+                "not allowed to open the list, which source.hold_open = false asks for again and again; "
+                "give the daemon CAP_DAC_READ_SEARCH, as dmimad.service does without its drop-in "
+                "10-systemd-253.conf, or set source.hold_open to true"
+            )
         case errno.EACCES | errno.EPERM:
             remedy = (
                 "not allowed to read the list; run as root or with CAP_DAC_READ_SEARCH, "

@@ -33,6 +33,7 @@ MAX_STATUS_BYTES = 64 << 10
 
 _KEPT_VARIABLES = ("PATH", "PYTHONPATH", "PYTHONHOME", "LANG", "LC_ALL")
 _CAP_SYS_ADMIN = 21
+_NOBODY = (FileNotFoundError, NotADirectoryError, ConnectionRefusedError)
 
 Streams = tuple[StreamReader, StreamWriter]
 
@@ -189,7 +190,9 @@ def _wait(child: subprocess.Popen[bytes]) -> None:
 
 
 class AutoConnector:
-    """The usual socket if it is there, else an observer of our own if we may; decided at each connection.
+    """The usual socket if somebody answers there, else an observer of our own if we may.
+
+    Decided at each connection: an observer that is gone may have left its socket behind.
 
     Args:
         path: the usual socket.
@@ -217,28 +220,31 @@ class AutoConnector:
 
     async def __call__(self) -> Streams:
         """A new connection.  Raises AdapterError."""
-        chosen = self._choose()
-        self._where = chosen.where
-        return await chosen()
+        self._where = str(self._path)
+        try:
+            return await self._socket()
+        except AdapterError as error:
+            if not isinstance(error.__cause__, _NOBODY):
+                raise
+            return await self._own(error.what)
 
     async def close(self) -> None:
         """End the child if there is one."""
         await self._child.close()
 
-    def _choose(self) -> Connector:
-        if os.path.lexists(self._path):
-            return self._socket
+    async def _own(self, reason: str) -> Streams:
+        """To an observer of our own, as there is no other."""
         try:
             self._may_observe()
         except OSError as error:
-            self._where = str(self._path)
             raise AdapterError(
-                "there is no observer's socket, and this process may not ask device-mapper itself "
-                f"({error.strerror or error})",
+                f"{reason}, and this process may not ask device-mapper itself ({error.strerror or error})",
                 self._where,
-                "start the observer as root (dmimad observe), or set live.enabled to false",
+                "start the observer as root (systemctl start dmimad-live.socket, or dmimad observe), "
+                "or set live.enabled to false",
             ) from error
-        return self._child
+        self._where = self._child.where
+        return await self._child()
 
 
 def check_may_observe(*, control: Path = DEFAULT_CONTROL, status: Path = Path("/proc/self/status")) -> None:

@@ -14,13 +14,11 @@ import asyncio
 import contextlib
 import logging
 import socket
-import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import aiomqtt
 from paho.mqtt.client import Client as PahoClient
@@ -29,10 +27,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from dmimad.adapters.mqtt.tls import Credentials, TlsSocket, read_credentials
 from dmimad.core.errors import AdapterError, MalformedError
-
-MAX_PASSWORD_BYTES = 65535
-"""What the length field of a CONNECT packet can say."""
+from dmimad.core.transport import Access
 
 REFUSED = 0x80
 """MQTT 5.0 section 2.4: reason codes from here on are failures; 0x10, nobody listens, is none."""
@@ -41,25 +38,13 @@ INNOCENT_CLOSINGS = frozenset({0x00, 0x89, 0x8B, KEEP_ALIVE_TIMEOUT, 0x8E, 0x98,
 """Reasons of a DISCONNECT that no message can have given: shutting down, busy, taken over, ..."""
 
 
-class AccessSettings(Protocol):
+class AccessSettings(Access, Protocol):
     """Where the broker is, and how it lets one in: the part of [mqtt] that subscribers share."""
 
-    @property
-    def host(self) -> str: ...
     @property
     def port(self) -> int: ...
     @property
     def protocol(self) -> int: ...
-    @property
-    def username(self) -> str: ...
-    @property
-    def password_file(self) -> str: ...
-    @property
-    def tls_ca_file(self) -> str: ...
-    @property
-    def tls_cert_file(self) -> str: ...
-    @property
-    def tls_key_file(self) -> str: ...
     @property
     def keepalive_seconds(self) -> int: ...
 
@@ -71,6 +56,15 @@ class BrokerSettings(AccessSettings, Protocol):
     def max_in_flight(self) -> int: ...
     @property
     def max_attempts(self) -> int: ...
+
+
+@runtime_checkable
+class KeepsCredentials(Protocol):
+    """Settings that know better than to read the files: for instance what was good the last time."""
+
+    def credentials(self) -> Credentials:
+        """For the next connection; called in a thread.  Raises AdapterError where there are none."""
+        ...
 
 
 ADVICE: Mapping[int, str] = {
@@ -123,6 +117,7 @@ class Link(aiomqtt.Client):
         self.close_reason = 0  # paho's word for how it ended, a reason code; 0: as we wished
         self._wake = wake
         self._closed = asyncio.Event()
+        self._closed_socket: object = None
         self._thread = threading.get_ident()
         self._abandoned = False
         self._maximum_packet_bytes = 268435460
@@ -179,6 +174,7 @@ class Link(aiomqtt.Client):
 
     def _on_socket_close(self, client: PahoClient, userdata: Any, sock: Any) -> None:
         super()._on_socket_close(client, userdata, sock)
+        self._closed_socket = sock
         self._closed.set()
 
     def _on_socket_open(self, client: PahoClient, userdata: Any, sock: Any) -> None:
@@ -226,12 +222,18 @@ class Link(aiomqtt.Client):
             return  # nobody waits for it any more
         self.close_reason = reason_code.value
         if not self._connected.done():  # aiomqtt would wait for the CONNACK all the same
-            where = f"{self._hostname}:{self._port}"
-            remedy = "does it speak mqtt.protocol on mqtt.port, with TLS or without as set here?"
-            self._connected.set_exception(AdapterError("hung up before answering", where, remedy))
+            self._connected.set_exception(self._refusal())
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
         if self._disconnected.done() and not self._disconnected.cancelled():
             self._disconnected.exception()  # seen, even if nobody iterates the messages
+
+    def _refusal(self) -> AdapterError:
+        """Why there is no answer to our CONNECT."""
+        sock, where = self._closed_socket, f"{self._hostname}:{self._port}"
+        if isinstance(sock, TlsSocket) and sock.failure is not None:
+            return AdapterError(sock.failure.what, where, sock.failure.remedy)
+        remedy = "does it speak mqtt.protocol on mqtt.port, with TLS or without as set here?"
+        return AdapterError("hung up before answering", where, remedy)
 
     def _on_publish(
         self, client: PahoClient, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
@@ -271,7 +273,7 @@ async def connect(
 
 async def connection(settings: AccessSettings, client_id: str) -> dict[str, Any]:
     """aiomqtt's arguments for any connection to this broker; AdapterError: a file is unusable."""
-    password, tls = await asyncio.to_thread(credentials, settings)
+    found = await asyncio.to_thread(credentials, settings)
     version5 = settings.protocol == 5
     return {
         "hostname": settings.host,
@@ -279,8 +281,8 @@ async def connection(settings: AccessSettings, client_id: str) -> dict[str, Any]
         "identifier": client_id,
         "protocol": aiomqtt.ProtocolVersion.V5 if version5 else aiomqtt.ProtocolVersion.V311,
         "username": settings.username or None,
-        "password": password,
-        "tls_context": tls,
+        "password": found.password,
+        "tls_context": found.tls,
         "keepalive": settings.keepalive_seconds,
         # Without it Nagle's algorithm holds a message back until the one before is acknowledged.
         "socket_options": [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
@@ -288,67 +290,14 @@ async def connection(settings: AccessSettings, client_id: str) -> dict[str, Any]
     }
 
 
-def credentials(settings: AccessSettings) -> tuple[str | None, ssl.SSLContext | None]:
-    """Password and TLS from their files, read anew for each connection; AdapterError: unusable."""
-    password = _read_password(settings.password_file) if settings.password_file else None
-    if not (settings.tls_ca_file or settings.tls_cert_file or settings.tls_key_file):
-        return password, None
-    try:
-        context = ssl.create_default_context(cafile=settings.tls_ca_file or None)
-    except OSError as exc:  # SSLError is one
-        remedy = "put the certificate of the broker's CA there (PEM), readable for dmimad"
-        raise AdapterError(f"mqtt.tls_ca_file: {exc.strerror}", settings.tls_ca_file, remedy) from exc
-    context.sslsocket_class = _TlsSocket
-    if settings.tls_cert_file or settings.tls_key_file:
-        try:
-            # The empty password: OpenSSL would ask the terminal for that of an encrypted key.
-            context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file or None, password="")
-        except OSError as exc:
-            where = f"{settings.tls_cert_file} {settings.tls_key_file}"
-            remedy = "put certificate and unencrypted key there (PEM), readable for dmimad"
-            raise AdapterError(
-                f"mqtt.tls_cert_file, mqtt.tls_key_file: {exc.strerror}", where, remedy
-            ) from exc
-    return password, context
-
-
-class _TlsSocket(ssl.SSLSocket):
-    """Does not leave its descriptor to the garbage collector when the handshake fails, as paho would."""
-
-    def do_handshake(self, block: bool = False) -> None:
-        try:
-            super().do_handshake(block)
-        except BaseException:
-            self.close()
-            raise
-
-
-def _read_password(path: str) -> str:
-    remedy = "put the broker's password there, in one line readable for dmimad only"
-    try:
-        with Path(path).open("rb") as file:
-            content = file.read(MAX_PASSWORD_BYTES + 1)
-        password = content.decode().rstrip("\r\n")
-    except OSError as exc:
-        raise AdapterError(f"mqtt.password_file: {exc.strerror}", path, remedy) from exc
-    except UnicodeDecodeError as exc:
-        raise AdapterError("mqtt.password_file: not UTF-8", path, remedy) from exc
-    if len(content) > MAX_PASSWORD_BYTES:
-        raise AdapterError("mqtt.password_file: too long", path, remedy)
-    return password
+def credentials(settings: AccessSettings) -> Credentials:
+    """Password and TLS, read anew for each connection; AdapterError: unusable."""
+    if isinstance(settings, KeepsCredentials):
+        return settings.credentials()
+    return read_credentials(settings, f"{settings.host}:{settings.port}")
 
 
 _CAUSES: tuple[tuple[type[Exception], str, str], ...] = (
-    (
-        ssl.SSLCertVerificationError,
-        "the broker's certificate is not valid",
-        "put the CA that signed it into mqtt.tls_ca_file; mqtt.host must be a name in it",
-    ),
-    (
-        ssl.SSLError,
-        "TLS failed",
-        "is mqtt.port the broker's port for TLS? does it want a mqtt.tls_cert_file?",
-    ),
     (socket.gaierror, "host name not found", "check mqtt.host and the name service"),
     (ConnectionRefusedError, "nothing listens there", "start the broker, or set mqtt.host and mqtt.port"),
     (TimeoutError, "the broker does not answer", "check mqtt.host, mqtt.port, firewalls and the broker"),

@@ -13,7 +13,9 @@ broker may also acknowledge what its access list then drops: only version 5 can 
 
 The client id is `dmimad-<host>`, so that a new connection takes the place of a dead one at
 the broker at once.  A second daemon with the same host id takes it over, too, and the two
-then push each other out in turn: the log says so.
+then push each other out in turn.  When that has happened a few times, `rival` says so, the log
+names the host id, and each waits longer and longer before it comes back, so that both get
+their messages out in turn and the broker its rest.
 
 Does not decide what is published, nor keep anything: see `dmimad.adapters.store`.
 """
@@ -46,6 +48,12 @@ from dmimad.adapters.mqtt.link import (
 from dmimad.core.commit import Outgoing
 from dmimad.core.errors import AdapterError, MalformedError
 
+TAKEN_OVER = 0x8E
+"""MQTT 5.0, DISCONNECT: another client has connected with our id."""
+
+RIVAL_CLOSINGS = 3
+"""So many connections taken from us, each soon after it had begun: somebody else has our client id."""
+
 SUSPICIOUS_CLOSINGS = 3
 """So many connections closed on us without one alert delivered: then find out which message it is."""
 
@@ -71,6 +79,8 @@ class Timing:
     first_delay_seconds: float = 0.1  # before the next connection, grows ...
     delay_factor: float = 1.5  # (gently: after an outage of t, the next try comes within 0.7 t)
     longest_delay_seconds: float = 30.0  # ... up to this
+    first_yield_seconds: float = 2.0  # before coming back to a client id that another has, too, doubles ...
+    longest_yield_seconds: float = 60.0  # ... up to this
     first_retry_seconds: float = 1.0  # before a refused message is sent again, doubles ...
     longest_retry_seconds: float = 300.0  # ... up to this
 
@@ -95,7 +105,12 @@ class Publisher:
     ) -> None:
         """`desired` gives the retained topics wanted now, the status not among them, and their payloads."""
         self.connected = False
+        self.rival = ""
+        """What is wrong, if another client uses our client id; else empty."""
+        self.turns = 0
+        """Grows with each connection tried and each look at the outbox."""
         self._settings = settings
+        self._host_id = host_id
         self._client_id = f"dmimad-{host_id}"
         self._status = f"dmimad/v1/{host_id}/status"
         self._where = f"{settings.host}:{settings.port}"
@@ -113,29 +128,55 @@ class Publisher:
         self._parked_states: dict[str, tuple[float, int]] = {}  # topic -> (when, refusals)
         self._closings = 0  # in a row, each with messages in flight and no alert delivered
         self._quiet_seconds = timing.settled_seconds  # a connection lives so long before a problem is over
+        self._taken = 0  # connections in a row that were soon taken from us
+        self._rewound = False
 
     def wake(self) -> None:
         """The outbox has new rows, or the retained states have changed."""
         self._dirty = True
         self._wakeup.set()
 
+    def rewind(self) -> None:
+        """Look at all of the outbox again: there are rows that could not be read when it was their turn."""
+        self._rewound = True
+        self.wake()
+
+    def nudge(self) -> None:
+        """Make a turn, also if there is nothing to do; without a connection that is done anyway."""
+        self._wakeup.set()
+
     async def run(self) -> None:
         """Connect, publish, and again, until cancelled; then say `offline` and disconnect."""
         while True:
+            self.turns += 1
             try:
                 await self._connection()
             except Exception as exc:  # whatever it is, the alerts must get out one day
                 self._report(exc)
                 _raise_if_cancelled()
-            ceiling = self._timing.first_delay_seconds * self._timing.delay_factor ** min(self._tries, 50)
-            self._tries += 1
-            await asyncio.sleep(self._random.uniform(0, min(ceiling, self._timing.longest_delay_seconds)))
+            await asyncio.sleep(self._delay())
+
+    def _delay(self) -> float:
+        """Before the next connection."""
+        timing = self._timing
+        if self.rival:
+            ceiling = timing.first_yield_seconds * 2.0 ** min(self._taken - RIVAL_CLOSINGS, 50)
+            return self._random.uniform(0.5, 1.0) * min(ceiling, timing.longest_yield_seconds)
+        ceiling = timing.first_delay_seconds * timing.delay_factor ** min(self._tries, 50)
+        self._tries += 1
+        return self._random.uniform(0, min(ceiling, timing.longest_delay_seconds))
 
     # One connection
 
     async def _connection(self) -> None:
         answer_seconds = self._timing.answer_seconds
-        link = await connect(self._settings, self._client_id, self._status, answer_seconds, self._wakeup.set)
+        try:
+            link = await connect(
+                self._settings, self._client_id, self._status, answer_seconds, self._wakeup.set
+            )
+        except (aiomqtt.MqttError, AdapterError, OSError):
+            self._taken, self.rival = 0, ""  # it is the broker
+            raise
         now = _now()
         session = _Session(link, began_at=now, progress_at=now)
         reader = asyncio.create_task(_read(link), name="mqtt reader")
@@ -167,6 +208,7 @@ class Publisher:
 
     async def _pump(self, session: _Session, reader: asyncio.Task[None]) -> None:
         while True:
+            self.turns += 1
             self._wakeup.clear()
             now = _now()
             self._settle(session, now)
@@ -192,6 +234,8 @@ class Publisher:
             due.append(session.began_at + self._timing.settled_seconds)
         if session.answered and self._problem:
             due.append(session.began_at + self._quiet_seconds)
+        if session.answered and self._taken:
+            due.append(session.began_at + self._undisturbed_seconds)
         return max(min(due) - now, 0.0) if due else None
 
     def _judge(self, session: _Session, now: float) -> None:
@@ -205,6 +249,39 @@ class Publisher:
             self._problem = ""
             self._refused.clear()
             self._log.info("mqtt_connected", broker=self._where, client_id=self._client_id)
+        if self._taken and now >= session.began_at + self._undisturbed_seconds:
+            self._taken = 0
+            if self.rival:
+                self.rival = ""
+                self._log.info("mqtt_host_id_ours_again", host=self._host_id, broker=self._where)
+
+    @property
+    def _undisturbed_seconds(self) -> float:
+        """Who shares our client id has not come back for longer than it would wait."""
+        return 2 * self._timing.longest_yield_seconds if self.rival else self._timing.longest_quiet_seconds
+
+    def _note_rival(self, session: _Session) -> None:
+        """Was the connection taken by somebody with our client id?
+
+        Not every broker says so: but one that has gone refuses the next connection, which ends the count.
+        """
+        reason = session.link.close_reason
+        silently = reason == REFUSED and session.answered and not session.in_flight
+        soon = _now() < session.began_at + self._undisturbed_seconds
+        if not (soon and (reason == TAKEN_OVER or silently)):
+            return
+        self._taken += 1
+        if self._taken < RIVAL_CLOSINGS or self.rival:
+            return
+        self.rival = f"another client takes our connection to {self._where} again and again: "
+        self.rival += f'is there a second dmimad with host.id = "{self._host_id}"?'
+        self._log.error(
+            "mqtt_host_id_taken",
+            host=self._host_id,
+            broker=self._where,
+            client_id=self._client_id,
+            remedy="give one of the two another host.id",
+        )
 
     async def _farewell(self, session: _Session) -> None:
         """Retained `offline`, then DISCONNECT; if the broker does not answer, its will says it."""
@@ -217,6 +294,7 @@ class Publisher:
 
     def _end(self, session: _Session) -> None:
         """Account for what was acknowledged last, and for what the end says about the rest."""
+        self._note_rival(session)
         # Two clients that push each other out, say, are one problem, not one with every connection.
         cut = session.link.close_reason not in (0, KEEP_ALIVE_TIMEOUT)
         longest, shortest = self._timing.longest_quiet_seconds, self._timing.settled_seconds
@@ -338,6 +416,9 @@ class Publisher:
     def _send_rows(self, session: _Session, limit: int, now: float) -> int:
         """Send up to `limit` alerts, those whose retry is due first; returns how many."""
         count = 0
+        if self._rewound:
+            self._rewound, session.cursor, session.more = False, 0, True
+        flying = {item.seq for item in session.in_flight.values()}
         due = sorted(seq for seq, when in self._parked_rows.items() if when <= now and seq <= session.cursor)
         for seq in due[:limit]:
             del self._parked_rows[seq]
@@ -348,6 +429,8 @@ class Publisher:
             session.more = len(rows) == limit - count
             for row in rows:
                 session.cursor = row.seq
+                if row.seq in flying:
+                    continue  # after a `rewind`
                 if self._parked_rows.get(row.seq, now) <= now:
                     self._parked_rows.pop(row.seq, None)
                     count += self._send_row(session, row, now)

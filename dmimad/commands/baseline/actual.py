@@ -22,7 +22,7 @@ from dmimad.adapters.live.client import LiveClient
 from dmimad.adapters.live.connect import connector
 from dmimad.adapters.log import open_log
 from dmimad.commands.errors import UsageError
-from dmimad.config import DEFAULT_FILE, Settings, load
+from dmimad.config import DEFAULT_FILE, load
 from dmimad.core.backing import Names, names_on_host, no_names
 from dmimad.core.capture import (
     Captured,
@@ -35,6 +35,7 @@ from dmimad.core.errors import AdapterError, MalformedError
 from dmimad.core.observation import Observation
 from dmimad.core.reader import ListReader
 from dmimad.core.tracker import Tracker
+from dmimad.settings import Settings
 
 _CHUNK_BYTES = 1 << 20
 _OBSERVATION_SECONDS = 30.0

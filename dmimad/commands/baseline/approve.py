@@ -26,7 +26,6 @@ from dmimad.commands.baseline.diff import look
 from dmimad.commands.baseline.difference_page import device_lines
 from dmimad.commands.errors import UsageError
 from dmimad.commands.plain_text import plain
-from dmimad.config import Settings
 from dmimad.core.approval import Edit, add_entry
 from dmimad.core.baseline import MAX_DESCRIPTION_CHARS, Baseline, Entry, merge
 from dmimad.core.baseline_text import (
@@ -43,6 +42,7 @@ from dmimad.core.capture import CapturedDevice, CapturedTable, staged_as_active,
 from dmimad.core.comparison import Result, compare_device
 from dmimad.core.errors import BaselineError
 from dmimad.core.signed_baseline import SUFFIX, parse_file
+from dmimad.settings import Settings
 
 SUMMARY = "add a device's present state to what is approved"
 MAX_FILE_NAME_CHARS = 100

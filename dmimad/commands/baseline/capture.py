@@ -14,11 +14,11 @@ from dmimad.adapters.baseline_writing import write_new, write_over
 from dmimad.commands.baseline.actual import Actual, actual_state, add_source_arguments, settings_of
 from dmimad.commands.errors import UsageError
 from dmimad.commands.plain_text import plain
-from dmimad.config import Settings
 from dmimad.core.baseline import MAX_BASELINE_BYTES, MAX_SERIAL
 from dmimad.core.baseline_text import Capture, TooLargeError, capture, moment_text
 from dmimad.core.capture import CapturedDevice
 from dmimad.core.signed_baseline import SUFFIX
+from dmimad.settings import Settings
 
 SUMMARY = "write the baseline that approves the devices as they are now"
 MAX_SHOWN = 20

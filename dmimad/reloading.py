@@ -1,0 +1,318 @@
+"""What the administrator has configured, taken in again while the daemon runs.
+
+That is settings, baseline, certificates and keys.  Each is taken in or refused by itself.  Of what is refused
+the last good one stays in force; status, log and metric say so until it is mended.  The list is followed
+meanwhile, and what is not delivered yet waits in the store: a reload loses neither a record nor an alert.
+
+What it does not do: watch files (a baseline directory is watched by its adapter), or apply what needs a
+restart: that is told until there is one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from dmimad.adapters.metrics_server import server_context
+from dmimad.baselines import Baselines, signer, trusted_keys
+from dmimad.broker_access import BrokerAccess, KeptCredentials, certificate_expiry, with_readable_files
+from dmimad.config import in_clear
+from dmimad.core.baseline import Baseline
+from dmimad.core.errors import AdapterError, BaselineError, DmimadError, SignatureError
+from dmimad.core.monitor import Monitor, Policy
+from dmimad.core.status import Refused
+from dmimad.settings import MetricsSettings, MqttSettings, Settings
+
+if TYPE_CHECKING:
+    import ssl
+
+    from structlog.typing import FilteringBoundLogger
+
+SETTINGS, BASELINE, MQTT, METRICS = "settings", "baseline", "mqtt", "metrics"
+"""What may be refused by itself; the last two: files for that use."""
+
+#: Sections that are not applied before a restart; of [metrics] all but the files for TLS.
+_FIXED = ("host", "source", "state", "metrics", "control", "live", "tpm")
+
+
+class Reloadable(Protocol):
+    """The daemon, as far as it is changed here."""
+
+    settings: Settings
+
+    @property
+    def monitor(self) -> Monitor: ...
+
+    def commit(self) -> None:
+        """Store what has changed."""
+        ...
+
+    async def publish_anew(self) -> None:
+        """End the connection to the broker, and begin another with the settings in force."""
+        ...
+
+    async def watch_elsewhere(self) -> None:
+        """The baseline directory is another one."""
+        ...
+
+    def serve_metrics_with(self, tls: ssl.SSLContext | None) -> None:
+        """From the next connection on."""
+        ...
+
+
+class Surrounding(Protocol):
+    """What is used of the daemon's surroundings."""
+
+    @property
+    def load_settings(self) -> Callable[[], Settings]: ...
+    @property
+    def environ(self) -> Mapping[str, str]: ...
+    @property
+    def wall_clock(self) -> Callable[[], float]: ...
+    @property
+    def set_log_level(self) -> Callable[[str], None]: ...
+
+
+class Reloading:
+    """What is in force, what was refused, and how to take in what is there now."""
+
+    def __init__(
+        self, daemon: Reloadable, baselines: Baselines, outside: Surrounding, log: FilteringBoundLogger
+    ) -> None:
+        self.restart_needed: tuple[str, ...] = ()
+        self.last_success: float | None = None
+        self._daemon = daemon
+        self._baselines = baselines
+        self._outside = outside
+        self._log = log
+        self._refused: dict[str, Refused] = {}
+        self._unsigned = ""  # why the baseline directory is not signed as it must be
+        self._access = KeptCredentials(outside.environ, self._at_connection)
+        self._metrics_expiry: float | None = None
+        self._in_clear: list[str] = []
+
+    # -- what is told ----------------------------------------------------------------------
+
+    @property
+    def refused(self) -> tuple[Refused, ...]:
+        """In the order in which they were refused."""
+        return tuple(self._refused.copy().values())
+
+    def accepted(self, what: str) -> bool:
+        """Whether what was read last of this is in force."""
+        return what not in self._refused
+
+    @property
+    def certificate_expiry(self) -> Mapping[str, float]:
+        """Of our own certificates, by use."""
+        found = {MQTT: self._access.expiry, METRICS: self._metrics_expiry}
+        return {use: seconds for use, seconds in found.items() if seconds is not None}
+
+    def _refuse(self, what: str, problem: str) -> None:
+        known = self._refused.get(what)
+        if known is None or known.reason != problem:
+            self._refused[what] = Refused(what, problem, self._outside.wall_clock())
+
+    def _accept(self, what: str) -> None:
+        self._refused.pop(what, None)
+
+    def _succeeded(self) -> None:
+        if not self._refused:
+            self.last_success = self._outside.wall_clock()
+
+    def _at_connection(self, problem: str) -> None:
+        """What the files for the broker are like; called in the thread that connects."""
+        known = self._refused.get(MQTT)
+        if not problem:
+            self._accept(MQTT)
+        elif known is None or known.reason != problem:
+            self._refuse(MQTT, problem)
+            self._log_files(MQTT, problem)
+
+    def _log_files(self, use: str, problem: str) -> None:
+        kept = "none: there are no last good ones" if self._access.good is None else "the last good ones"
+        self._log.error(
+            "files_refused", use=use, problem=problem, kept=kept if use == MQTT else "the last good ones"
+        )
+
+    # -- the start -------------------------------------------------------------------------
+
+    def first_baseline(self) -> Baseline:
+        """The one to start with: without a good one in the directory, the last good one where there is one.
+
+        Raises:
+            BaselineError, AdapterError: there is none, and that is not for want of a signature.
+        """
+        directory = Path(self._daemon.settings.baseline.directory)
+        try:
+            return self._baselines.read(directory)
+        except (BaselineError, AdapterError) as error:
+            last = self._baselines.last_good()
+            if last is None and not isinstance(error, SignatureError):
+                raise
+            self._refuse(BASELINE, str(error))
+            self._unsigned = str(error) if isinstance(error, SignatureError) else ""
+            kept = "none: there is no last good one" if last is None else "the last good one"
+            self._log.error("baseline_refused", problem=str(error), kept=kept)
+            return Baseline() if last is None else last
+
+    def first_files(self) -> None:
+        """Those for the broker; without good ones there is no connection, and the rest goes on."""
+        mqtt = self._daemon.settings.mqtt
+        if mqtt.enabled:
+            try:
+                self._access.take(mqtt)
+            except AdapterError as error:
+                self._refuse(MQTT, str(error))
+                self._log_files(MQTT, str(error))
+        self._tell_in_clear()
+        self._succeeded()
+
+    def _tell_in_clear(self) -> None:
+        """Each once, as long as it is so."""
+        before, self._in_clear = self._in_clear, in_clear(self._daemon.settings)
+        for problem in self._in_clear:
+            if problem not in before:
+                self._log.warning("in_clear", problem=problem)
+
+    def first_metrics_tls(self) -> ssl.SSLContext | None:
+        """For the metrics' endpoint; raises AdapterError."""
+        return self._metrics_tls(self._daemon.settings.metrics)
+
+    def broker_access(self) -> BrokerAccess:
+        """What the publisher connects with."""
+        return BrokerAccess.of(self._daemon.settings.mqtt, self._access)
+
+    def judge_signatures(self) -> None:
+        """Say whether the baseline directory is signed as it must be."""
+        now = self._outside.wall_clock()
+        if self._unsigned:
+            self._daemon.monitor.hold_baseline(self._unsigned, now)
+        elif self.accepted(BASELINE):
+            self._daemon.monitor.cease_baseline(now)
+
+    # -- again -----------------------------------------------------------------------------
+
+    async def reload(self) -> None:
+        """Take in everything that is good, and say what is not."""
+        try:
+            new = self._outside.load_settings()
+            keys, sign = trusted_keys(new), signer(new)
+        except DmimadError as error:
+            self._refuse(SETTINGS, str(error))
+            self._log.error("reload_refused", problem=str(error), kept="the settings in force")
+            return
+        self._accept(SETTINGS)
+        daemon, old = self._daemon, self._daemon.settings
+        mqtt, connect_anew = await self._mqtt(old.mqtt, new.mqtt)
+        metrics = self._metrics(old.metrics, new.metrics)
+        self._tell_restart(old, new)
+        in_force = {name: getattr(old, name) for name in _FIXED}
+        daemon.settings = replace(new, **{**in_force, "metrics": metrics, "mqtt": mqtt})
+        self._outside.set_log_level(new.log.level)
+        self._tell_in_clear()
+        self._baselines.keys, daemon.monitor.sign = keys, sign
+        if new.baseline.directory != old.baseline.directory:
+            await daemon.watch_elsewhere()
+        self.reload_baseline()
+        daemon.monitor.set_policy(policy(daemon.settings), self._outside.wall_clock())
+        daemon.commit()
+        if connect_anew:
+            await daemon.publish_anew()
+        self._succeeded()
+        if not self._refused:
+            self._log.info("reloaded")
+
+    def reload_baseline(self) -> None:
+        """Another baseline, or the last good one if this one is refused."""
+        monitor = self._daemon.monitor
+        try:
+            baseline = self._baselines.read(Path(self._daemon.settings.baseline.directory))
+        except (BaselineError, AdapterError) as error:
+            self._refuse(BASELINE, str(error))
+            self._log.error("baseline_refused", problem=str(error), kept="the last good one")
+            if isinstance(error, SignatureError):
+                self._unsigned = str(error)
+                self.judge_signatures()
+                self._daemon.commit()
+            return
+        self._unsigned = ""
+        self._accept(BASELINE)
+        self.judge_signatures()
+        if baseline != monitor.baseline:
+            monitor.set_baseline(baseline, self._outside.wall_clock())
+            self._log.info("baseline_loaded", entries=len(baseline.entries))
+        self._daemon.commit()
+        self._succeeded()
+
+    async def _mqtt(self, old: MqttSettings, new: MqttSettings) -> tuple[MqttSettings, bool]:
+        """The settings to be in force, and whether that takes another connection."""
+        before = self._access.good
+        if not new.enabled:
+            self._accept(MQTT)
+            return new, new != old
+        try:
+            # Apart: a file may be on a file system that does not answer.
+            found = await asyncio.to_thread(self._access.take, new)
+        except AdapterError as error:
+            self._refuse(MQTT, str(error))
+            self._log_files(MQTT, str(error))
+            return (new, new != old) if before is None or not old.enabled else (old, False)
+        self._accept(MQTT)
+        changed = before is None or found.digest != before.digest
+        if changed and old.enabled:
+            self._log.info("files_loaded", use=MQTT)
+        return new, changed or new != old
+
+    def _metrics(self, old: MetricsSettings, new: MetricsSettings) -> MetricsSettings:
+        """The settings to be in force: but for the files the old ones."""
+        if not old.enabled:
+            return old
+        files = {each.name: getattr(new, each.name) for each in fields(new) if each.name.startswith("tls_")}
+        wanted = replace(old, **files)
+        try:
+            context = self._metrics_tls(wanted)
+        except AdapterError as error:
+            self._refuse(METRICS, str(error))
+            self._log_files(METRICS, str(error))
+            return old
+        self._accept(METRICS)
+        self._daemon.serve_metrics_with(context)
+        return wanted
+
+    def _metrics_tls(self, metrics: MetricsSettings) -> ssl.SSLContext | None:
+        found = with_readable_files(metrics, self._outside.environ)
+        context = server_context(found)
+        self._metrics_expiry = certificate_expiry(found)
+        return context
+
+    def _tell_restart(self, old: Settings, new: Settings) -> None:
+        wanted = replace(
+            new.metrics,
+            tls_cert_file=old.metrics.tls_cert_file,
+            tls_key_file=old.metrics.tls_key_file,
+            tls_client_ca_file=old.metrics.tls_client_ca_file,
+        )
+        changed = {name for name in _FIXED if getattr(old, name) != getattr(new, name)}
+        if wanted == old.metrics and old.metrics.enabled:
+            changed.discard("metrics")
+        self.restart_needed = tuple(sorted(changed))
+        if changed:
+            self._log.warning("restart_needed", sections=sorted(changed))
+
+
+def policy(settings: Settings) -> Policy:
+    """The settings as the core takes them."""
+    return Policy(
+        settings.host.id,
+        settings.alerts.hold_off_seconds,
+        settings.baseline.unexpected_devices,
+        settings.source.trim_expected,
+        settings.alerts.storm_threshold,
+        settings.alerts.storm_window_seconds,
+        settings.alerts.flap_threshold,
+        settings.alerts.flap_window_seconds,
+    )

@@ -1,0 +1,1 @@
+"""The checks, by group; see `tests.vm.systemd.main`."""
