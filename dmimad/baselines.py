@@ -7,11 +7,13 @@ not in order, also over a restart, and so that an older version of a file is rec
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmimad.adapters.baseline_files import read_baseline, read_signed
+from dmimad.adapters.credentials import explained, readable
 from dmimad.adapters.store import Store
 from dmimad.core.baseline import Baseline
 from dmimad.core.cloudevent import Sign
@@ -37,22 +39,28 @@ def trusted_keys(settings: Settings) -> PublicKeys | None:
         raise _of_setting(error, "baseline.trusted_keys") from error
 
 
-def signing_key(settings: Settings) -> SigningKey | None:
-    """The key that alerts are signed with; None if they are not.  Raises AdapterError."""
+def signing_key(
+    settings: Settings, environ: Mapping[str, str], users: Collection[int] | None = None
+) -> SigningKey | None:
+    """The key that alerts are signed with; None if they are not.  Raises AdapterError.
+
+    It must belong to root or one of the `users`; None: to whoever runs this.
+    """
     path = settings.alerts.signing_key_file
     if not path:
         return None
     from dmimad.adapters.keys import SigningKey  # noqa: PLC0415  # as above
 
     try:
-        return SigningKey.load(Path(path))
+        with explained(environ):
+            return SigningKey.load(readable(Path(path), environ), (os.geteuid(),) if users is None else users)
     except AdapterError as error:
         raise _of_setting(error, "alerts.signing_key_file") from error
 
 
-def signer(settings: Settings) -> Sign | None:
+def signer(settings: Settings, environ: Mapping[str, str]) -> Sign | None:
     """What signs alerts; None if they are not signed.  Raises AdapterError."""
-    key = signing_key(settings)
+    key = signing_key(settings, environ)
     if key is None:
         return None
     return lambda event: sign_event(event, key.keyid, key.sign)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dmimad.adapters.certificates import expiry
-from dmimad.adapters.credentials import readable
+from dmimad.adapters.credentials import explained, readable
 from dmimad.adapters.metrics_server import server_context
 from dmimad.adapters.mqtt.tls import Credentials, read_credentials
 from dmimad.core.errors import AdapterError
@@ -67,7 +67,8 @@ class KeptCredentials:
     def take(self, mqtt: MqttSettings) -> Credentials:
         """Read the files; raises AdapterError, and keeps the last good ones, if these are not."""
         found = with_readable_files(mqtt, self._environ)
-        self.good = read_credentials(found, f"{mqtt.host}:{mqtt.port}")
+        with explained(self._environ):
+            self.good = read_credentials(found, f"{mqtt.host}:{mqtt.port}")
         self.expiry = certificate_expiry(found)
         return self.good
 
@@ -113,12 +114,18 @@ class Checked:
     warnings: tuple[str, ...]
 
 
+def service_users() -> tuple[int, ...]:
+    """Who may own a secret beside root: the service's user, and whoever runs this."""
+    try:
+        return os.geteuid(), pwd.getpwnam(SERVICE_USER).pw_uid
+    except KeyError:  # it is not installed as a service
+        return (os.geteuid(),)
+
+
 def check_files(settings: Settings, environ: Mapping[str, str], now: float) -> Checked:
     """Whether the daemon could use them; raises AdapterError with what is wrong."""
     mqtt, metrics = settings.mqtt, settings.metrics
-    fine, warnings, users = [], [], [os.geteuid()]
-    with contextlib.suppress(KeyError):  # no such user: it is not installed as a service
-        users.append(pwd.getpwnam(SERVICE_USER).pw_uid)
+    fine, warnings, users = [], [], service_users()
     if mqtt.enabled:
         found = with_readable_files(mqtt, environ)
         read_credentials(found, f"{mqtt.host}:{mqtt.port}", users)

@@ -13,8 +13,10 @@ import difflib
 import hashlib
 import hmac
 import json
+import os
 import re
 import socket
+import stat
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -65,8 +67,11 @@ def load(file: Path | None = None, *, host_id: Callable[[], str] | None = None) 
     """
     path = DEFAULT_FILE if file is None else file
     try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_FILE_BYTES + 1)
+        with open(path, "rb", opener=_open) as stream:
+            fifo = stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
+            data = b"" if fifo else stream.read(MAX_FILE_BYTES + 1)
+        if fifo:
+            raise SettingsError(str(path), "is a FIFO; a reload reads it again, so it must be a file")
     except FileNotFoundError as error:
         if file is not None:
             raise SettingsError(str(path), "there is no such file; the defaults need none") from error
@@ -77,6 +82,11 @@ def load(file: Path | None = None, *, host_id: Callable[[], str] | None = None) 
     if len(data) > MAX_FILE_BYTES:
         raise SettingsError(str(path), f"is larger than {MAX_FILE_BYTES} bytes: not a settings file")
     return parse(data, str(path), host_id=host_id)
+
+
+def _open(path: str, flags: int) -> int:
+    """Not to be held by a FIFO that nobody writes."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def parse(data: bytes, name: str, *, host_id: Callable[[], str] | None = None) -> Settings:

@@ -144,7 +144,7 @@ class Daemon:
         self._timer_changed = asyncio.Event()
         self._metrics: MetricsServer | None = None
         self._boot_id = self._read_boot_id()
-        self._begin(trusted_keys(settings), signer(settings))
+        self._begin(trusted_keys(settings), signer(settings, outside.environ))
 
     def _begin(self, keys: PublicKeys | None, sign: Sign | None, baseline: Baseline | None = None) -> None:
         """Make everything that goes on from what is stored; `baseline`: the one in force."""

@@ -16,6 +16,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from dmimad.adapters.credentials import explained
 from dmimad.adapters.metrics_server import server_context
 from dmimad.baselines import Baselines, signer, trusted_keys
 from dmimad.broker_access import BrokerAccess, KeptCredentials, certificate_expiry, with_readable_files
@@ -89,6 +90,7 @@ class Reloading:
         self._outside = outside
         self._log = log
         self._refused: dict[str, Refused] = {}
+        self._mqtt_waits = False  # the settings in [mqtt] are others than those in force
         self._unsigned = ""  # why the baseline directory is not signed as it must be
         self._access = KeptCredentials(outside.environ, self._at_connection)
         self._metrics_expiry: float | None = None
@@ -126,6 +128,8 @@ class Reloading:
     def _at_connection(self, problem: str) -> None:
         """What the files for the broker are like; called in the thread that connects."""
         known = self._refused.get(MQTT)
+        if self._mqtt_waits:
+            return  # the files of the settings in force say nothing of those that were refused
         if not problem:
             self._accept(MQTT)
         elif known is None or known.reason != problem:
@@ -200,7 +204,7 @@ class Reloading:
         """Take in everything that is good, and say what is not."""
         try:
             new = self._outside.load_settings()
-            keys, sign = trusted_keys(new), signer(new)
+            keys, sign = trusted_keys(new), signer(new, self._outside.environ)
         except DmimadError as error:
             self._refuse(SETTINGS, str(error))
             self._log.error("reload_refused", problem=str(error), kept="the settings in force")
@@ -217,8 +221,8 @@ class Reloading:
         self._baselines.keys, daemon.monitor.sign = keys, sign
         if new.baseline.directory != old.baseline.directory:
             await daemon.watch_elsewhere()
-        self.reload_baseline()
-        daemon.monitor.set_policy(policy(daemon.settings), self._outside.wall_clock())
+        baseline = self._read_baseline()
+        daemon.monitor.set_policy(policy(daemon.settings), self._outside.wall_clock(), baseline)
         daemon.commit()
         if connect_anew:
             await daemon.publish_anew()
@@ -228,7 +232,15 @@ class Reloading:
 
     def reload_baseline(self) -> None:
         """Another baseline, or the last good one if this one is refused."""
-        monitor = self._daemon.monitor
+        baseline = self._read_baseline()
+        if baseline is not None:
+            self._daemon.monitor.set_baseline(baseline, self._outside.wall_clock())
+        self._daemon.commit()
+        if self.accepted(BASELINE):
+            self._succeeded()
+
+    def _read_baseline(self) -> Baseline | None:
+        """Another one than is in force, if there is one that is good."""
         try:
             baseline = self._baselines.read(Path(self._daemon.settings.baseline.directory))
         except (BaselineError, AdapterError) as error:
@@ -237,20 +249,19 @@ class Reloading:
             if isinstance(error, SignatureError):
                 self._unsigned = str(error)
                 self.judge_signatures()
-                self._daemon.commit()
-            return
+            return None
         self._unsigned = ""
         self._accept(BASELINE)
         self.judge_signatures()
-        if baseline != monitor.baseline:
-            monitor.set_baseline(baseline, self._outside.wall_clock())
-            self._log.info("baseline_loaded", entries=len(baseline.entries))
-        self._daemon.commit()
-        self._succeeded()
+        if baseline == self._daemon.monitor.baseline:
+            return None
+        self._log.info("baseline_loaded", entries=len(baseline.entries))
+        return baseline
 
     async def _mqtt(self, old: MqttSettings, new: MqttSettings) -> tuple[MqttSettings, bool]:
         """The settings to be in force, and whether that takes another connection."""
         before = self._access.good
+        self._mqtt_waits = False
         if not new.enabled:
             self._accept(MQTT)
             return new, new != old
@@ -260,7 +271,10 @@ class Reloading:
         except AdapterError as error:
             self._refuse(MQTT, str(error))
             self._log_files(MQTT, str(error))
-            return (new, new != old) if before is None or not old.enabled else (old, False)
+            if before is None or not old.enabled:
+                return new, new != old
+            self._mqtt_waits = new != old
+            return old, False
         self._accept(MQTT)
         changed = before is None or found.digest != before.digest
         if changed and old.enabled:
@@ -285,7 +299,8 @@ class Reloading:
 
     def _metrics_tls(self, metrics: MetricsSettings) -> ssl.SSLContext | None:
         found = with_readable_files(metrics, self._outside.environ)
-        context = server_context(found)
+        with explained(self._outside.environ):
+            context = server_context(found)
         self._metrics_expiry = certificate_expiry(found)
         return context
 

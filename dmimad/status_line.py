@@ -55,6 +55,9 @@ def _problems(around: Surroundings, problem: str, hanging: Sequence[str]) -> lis
         told.append("new settings refused, the former are in force")
     if not around.baseline_accepted:
         told.append("baseline refused, the last good one is in force")
+    told += [f"files for {each.what} refused" for each in around.refused if each.what in ("mqtt", "metrics")]
+    if around.restart_needed:
+        told.append("restart needed for new settings")
     if around.live_up is False:
         told.append("live tables not observed")
     return told

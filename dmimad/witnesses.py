@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: PCRs are compared after new records, but no more often than this: a TPM is slow, and so is whoever waits.
 PCR_GAP_SECONDS = 1.0
+#: A PCR is read within a second.  Meanwhile nothing is fed: the list does not wait for a TPM that hangs.
+PCR_READ_SECONDS = 10.0
 
 
 class Pipeline(Protocol):
@@ -187,6 +189,7 @@ class PcrWitness:
         self._log = log
         self._asked = asyncio.Event()
         self._problem = ""
+        self._reading: asyncio.Task[dict[str, bytes]] | None = None
 
     def ask(self) -> None:
         """There are new records."""
@@ -213,12 +216,30 @@ class PcrWitness:
         began = self._monotonic()
         async with pipeline.feeding:
             # Nothing may be fed between the reading of the PCR and the watch for its value.
-            values = await asyncio.to_thread(self._read)
+            values = await self._values()
             pipeline.monitor.pcr_read(values, self._wall_clock())
         await pipeline.look()
         retry = pipeline.monitor.pcr_settled(self._wall_clock(), tpm=bool(values))
         pipeline.commit(began)
         return retry
+
+    async def _values(self) -> dict[str, bytes]:
+        """PCR 10, or nothing if the TPM hangs: then it is asked again when it has answered.
+
+        That answer is of no use: by then there may be more in the list than was fed.
+        """
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(asyncio.to_thread(self._read))
+            await asyncio.wait([self._reading], timeout=PCR_READ_SECONDS)
+            if self._reading.done():
+                return self._reading.result()
+        self._lost(AdapterError("the TPM does not answer", "PCR 10", "see the kernel's log for its state"))
+        return {}
+
+    def _lost(self, error: AdapterError) -> None:
+        if str(error) != self._problem:
+            self._problem = str(error)
+            self._log.warning("tpm_unavailable", problem=self._problem)
 
     def _read(self) -> dict[str, bytes]:
         """PCR 10 of the banks that the list is replayed in."""
@@ -226,8 +247,6 @@ class PcrWitness:
             values = {bank: self._tpm.read(bank) for bank in self._tpm.banks() if bank in DEFAULT_BANKS}
             self._problem = ""
         except AdapterError as error:
-            if str(error) != self._problem:
-                self._problem = str(error)
-                self._log.warning("tpm_unavailable", problem=self._problem)
+            self._lost(error)
             return {}
         return {bank: value for bank, value in values.items() if value is not None}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from dmimad.adapters.keys import SigningKey, write_pair
 from dmimad.cli import main
 from tests.certificates import Authority, Signed
 
@@ -62,6 +63,31 @@ def test_what_is_fine_and_what_soon_is_not(
     file = settings(tmp_path, mqtt.format(authority.file, late.certificate, late.key))
     assert main(["check-config", "--config", file]) == 0
     assert "warning" not in capsys.readouterr().out
+
+
+def test_a_baseline_directory_that_is_not_there(
+    tmp_path: Path, authority: Authority, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may come later, or its name is mistyped."""
+    file = settings(tmp_path)
+    (tmp_path / "baseline.d").rmdir()
+    assert main(["check-config", "--config", file]) == 0
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told == f"warning: baseline.directory: there is no {tmp_path}/baseline.d yet"
+
+
+def test_a_signing_key_that_others_may_read(
+    tmp_path: Path, authority: Authority, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = tmp_path / "alerts.key"
+    write_pair(SigningKey.generate(), key)
+    file = settings(tmp_path, metrics=f'[alerts]\nsigning_key_file = "{key}"')
+    assert main(["check-config", "--config", file]) == 0
+    assert "alerts: signed by ed25519:" in capsys.readouterr().out
+    key.chmod(0o644)
+    assert main(["check-config", "--config", file]) == 2
+    problem = f"{key}: private key: everybody may access it (mode 0644); chmod o= {key}"
+    assert capsys.readouterr().err == f"dmimad: {problem}; set by alerts.signing_key_file\n"
 
 
 def test_plain_text_to_others_is_warned_of(

@@ -599,3 +599,11 @@ def test_the_default_host_id_of_this_host_is_accepted_as_a_setting() -> None:
     derived = config.derived_host_id()
     assert config.parse(b"", "none").host.id == derived
     assert parse(f"[host]\nid = {json.dumps(derived)}").host.id == derived
+
+
+def test_a_fifo_does_not_hold_it_up(tmp_path: Path) -> None:
+    """A reload would stop the daemon with it."""
+    fifo = tmp_path / "dmimad.toml"
+    os.mkfifo(fifo)
+    with pytest.raises(SettingsError, match=r"dmimad\.toml: is a FIFO; a reload reads it again"):
+        config.load(fifo)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from dmimad.core.status import Surroundings
+from dmimad.core.status import Refused, Surroundings
 from dmimad.status_line import MAX_PROBLEM_CHARS, status_line
 
 FINE = Surroundings(source="auto", source_up=True, lag=0, live_up=True, mqtt_connected=True)
@@ -43,6 +43,11 @@ def test_alerts_and_numbers() -> None:
         (replace(FINE, outbox_dead=1), "1 message given up; following"),
         (replace(FINE, settings_accepted=False), "new settings refused, the former are in force; foll"),
         (replace(FINE, baseline_accepted=False), "baseline refused, the last good one is in force; foll"),
+        (
+            replace(FINE, refused=[Refused("mqtt", "expired", 0.0), Refused("baseline", "damaged", 0.0)]),
+            "files for mqtt refused; following",
+        ),
+        (replace(FINE, restart_needed=["state"]), "restart needed for new settings; following"),
         (replace(FINE, live_up=False), "live tables not observed; following"),
         (replace(FINE, live_up=None), "following the kernel's list: 12"),
     ],

@@ -6,6 +6,7 @@ Everybody who is asked is a stand-in that writes down when; time is what the tes
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -550,3 +551,35 @@ async def test_a_tpm_that_fails_is_told_of_once(bench: Bench) -> None:
             await diary.reads("commit", 6)
     assert [entry["event"] for entry in logs] == ["tpm_unavailable", "tpm_unavailable"]
     assert str(bench.root) in logs[0]["problem"]
+
+
+async def test_a_tpm_that_hangs_holds_the_list_up_for_so_long_and_no_longer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not asked again before it has answered, and what it says then is of no use."""
+    monkeypatch.setattr(witnesses, "PCR_READ_SECONDS", 0.01)
+    value = bench.root / "tpm0/pcr-sha256/10"
+    value.unlink()
+    os.mkfifo(value)
+    with capture_logs() as logs:
+        async with bench.running() as diary:
+            for count in (1, 2):
+                await diary.reads("commit", count)
+                assert not bench.pipeline.feeding.locked()
+                bench.witness.ask()
+            await diary.reads("commit", 3)
+            assert bench.pipeline.values == [{}] * 3
+            late = bench.witness._reading
+            assert late is not None
+            assert not late.done(), "one reading for all of them"
+            monkeypatch.setattr(witnesses, "PCR_READ_SECONDS", DEADLINE_SECONDS)
+            value.rename(value.with_name("former"))
+            bench.extend(sha256="CD" * 32)
+            await asyncio.to_thread(value.with_name("former").write_text, "AB" * 32)
+            await late
+            bench.witness.ask()
+            await diary.until(lambda: len(bench.pipeline.values) > 3 and bench.pipeline.values[-1] != {})
+            assert bench.pipeline.values[-1] == {"sha256": b"\xcd" * 32}
+    assert [(entry["event"], entry["problem"]) for entry in logs] == [
+        ("tpm_unavailable", "PCR 10: the TPM does not answer; see the kernel's log for its state")
+    ]

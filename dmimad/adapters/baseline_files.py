@@ -99,7 +99,7 @@ def write_signatures(path: Path, signatures: bytes) -> Path:
 def _read(path: Path, size: int) -> bytes:
     try:
         with open(path, "rb", opener=_open) as stream:
-            return stream.read(size)
+            return stream.read(size) or b""  # None: a FIFO that somebody has open and writes nothing to
     except OSError as error:
         raise BaselineError(str(path), f"cannot be read: {error.strerror}") from error
 

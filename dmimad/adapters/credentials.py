@@ -9,8 +9,11 @@ What it does not do: read the secret, or judge who else may read it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+from dmimad.core.errors import AdapterError
 
 SECRETS = Path("/etc/dmimad/secrets")
 CREDENTIAL = "secrets"
@@ -27,6 +30,19 @@ def readable(path: Path, environ: Mapping[str, str], secrets: Path = SECRETS) ->
         return path
     copy = _credential(path, environ, secrets)
     return copy if copy is not None and _can_open(copy) else path
+
+
+@contextmanager
+def explained(environ: Mapping[str, str], secrets: Path = SECRETS) -> Iterator[None]:
+    """An error about a secret that the service was not given says that it is given at the start alone."""
+    try:
+        yield
+    except AdapterError as error:
+        copy = _credential(Path(error.where), environ, secrets)
+        if copy is None or _can_open(Path(error.where)) or _can_open(copy):
+            raise
+        remedy = f"put it there and restart dmimad, which gets the files in {secrets} when it starts"
+        raise AdapterError(error.what, error.where, remedy) from error
 
 
 def _credential(path: Path, environ: Mapping[str, str], secrets: Path) -> Path | None:

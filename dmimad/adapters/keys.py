@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from dmimad.core.errors import AdapterError
+from dmimad.core.transport import exposure
 
 #: A key file; Ed25519's have some hundred bytes.
 MAX_KEY_BYTES = 16 * 1024
@@ -52,14 +53,22 @@ class SigningKey:
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
-    def load(cls, path: Path) -> SigningKey:
+    def load(cls, path: Path, users: Collection[int] | None = None) -> SigningKey:
         """The key in a PKCS#8 PEM file that nobody but its owner may use.
+
+        Args:
+            users: of a service: it must belong to root or one of these, and its group may read it as well.
 
         Raises:
             AdapterError: it cannot be read, others have access, or it is no Ed25519 key.
         """
-        data, mode = _read(path)
-        if mode & 0o077:
+        data, state = _read(path)
+        mode = stat.S_IMODE(state.st_mode)
+        if users is not None:
+            problem, command = exposure(str(path), mode, state.st_uid, users)
+            if problem:
+                raise AdapterError(f"private key: {problem}", str(path), command)
+        elif mode & 0o077:
             what = f"others than the owner have access to this private key (mode {mode:04o})"
             raise AdapterError(what, str(path), f"chmod 600 {path}, and make a new key if it was readable")
         try:
@@ -200,8 +209,8 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _read(path: Path) -> tuple[bytes, int]:
-    """A key file's bytes and its mode, both of the file that was opened."""
+def _read(path: Path) -> tuple[bytes, os.stat_result]:
+    """A key file's bytes and its state, both of the file that was opened."""
     try:
         with open(path, "rb", opener=_open) as stream:
             state = os.fstat(stream.fileno())
@@ -212,7 +221,7 @@ def _read(path: Path) -> tuple[bytes, int]:
         raise AdapterError("is no file", str(path), "name a key file")
     if len(data) > MAX_KEY_BYTES:
         raise AdapterError(f"is larger than {MAX_KEY_BYTES} bytes: no key", str(path))
-    return data, stat.S_IMODE(state.st_mode)
+    return data, state
 
 
 def _open(path: str, flags: int) -> int:

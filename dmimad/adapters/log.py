@@ -21,6 +21,7 @@ import logging
 import math
 import os
 import re
+import select
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -156,19 +157,34 @@ class _Lines:
         except (OSError, ValueError):  # ValueError: the stream is closed
             return
 
+    def ready(self) -> bool:
+        """Whether a line can be written without waiting for who reads them."""
+        if self._stream is None:
+            return True
+        poll = select.poll()
+        try:
+            poll.register(self._stream, select.POLLOUT)
+        except (OSError, ValueError):
+            return True  # closed, which `write` knows too
+        return bool(poll.poll(0))
+
     # structlog calls what the level is called.
     msg = debug = info = warning = error = critical = exception = write
 
 
 class _Journal:
-    """The journal and, for what it cannot be given, the stream that leads to it, too."""
+    """The journal and, for what it cannot be given, the stream that leads to it, too; waits for neither."""
 
     def __init__(self, journal: Entries, lines: _Lines) -> None:
         self._journal = journal
         self._lines = lines
 
     def write(self, fields: Mapping[str, str]) -> None:
-        if not self._journal.send(fields):
+        if self._journal.send(fields):
+            return
+        if not self._lines.ready():
+            self._journal.dropped += 1
+        else:
             self._lines.write(f"<{fields['PRIORITY']}>{fields['MESSAGE']}")
 
     msg = debug = info = warning = error = critical = exception = write

@@ -16,8 +16,8 @@ import errno
 import os
 import socket
 import ssl
+import stat
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -80,19 +80,28 @@ def server_context(files: TlsFiles, users: Collection[int] | None = None) -> ssl
 
 
 def _content(path: str, setting: str, *, secret_of: Collection[int] | None = None) -> bytes:
+    remedy = "put it there (PEM), readable for dmimad"
     try:
-        with Path(path).open("rb") as file:
+        with open(path, "rb", opener=_open) as file:
             status = os.fstat(file.fileno())
-            content = file.read(MAX_FILE_BYTES)
+            content = file.read(MAX_FILE_BYTES + 1) if stat.S_ISREG(status.st_mode) else None
     except OSError as error:
-        remedy = "put it there (PEM), readable for dmimad"
         raise AdapterError(f"{setting}: {error.strerror}", path, remedy) from error
+    if content is None:
+        raise AdapterError(f"{setting}: is no file", path, remedy)
+    if len(content) > MAX_FILE_BYTES:
+        raise AdapterError(f"{setting}: too long", path, remedy)
     problem, command = "", ""
     if secret_of is not None:
         problem, command = exposure(path, status.st_mode, status.st_uid, secret_of)
     if problem:
         raise AdapterError(f"{setting}: {problem}", path, command)
     return content
+
+
+def _open(path: str, flags: int) -> int:
+    """Not to be held by a FIFO that nobody writes."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 class MetricsServer:

@@ -35,7 +35,9 @@ def go_on_without(files: Mapping[str, Path], environ: Mapping[str, str]) -> None
     descriptors have been passed already.  To be called before there are threads, or anything else to lose.
     Raises AdapterError.
     """
-    if "LISTEN_FDS" in environ or os.geteuid() == 0 or _effective() != 1 << _CAP_DAC_READ_SEARCH:
+    # What was passed to another process has only been inherited from it.
+    passed = environ.get("LISTEN_PID") == str(os.getpid()) and "LISTEN_FDS" in environ
+    if passed or os.geteuid() == 0 or _effective() != 1 << _CAP_DAC_READ_SEARCH:
         return
     opened = _opened(files)
     if not opened or _clear_ambient() != 0:

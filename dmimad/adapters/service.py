@@ -25,6 +25,8 @@ SEND_TIMEOUT_SECONDS = 2.0
 """How long a full queue may hold the daemon up."""
 
 MAX_DESCRIPTORS = 64
+MAX_NUMBER_DIGITS = 18
+"""Of a number in the environment; with more it is rubbish."""
 _FIRST_DESCRIPTOR = 3  # SD_LISTEN_FDS_START
 _LISTEN_VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 
@@ -116,7 +118,7 @@ def passed_descriptors(
     """
     told = {name: environ.pop(name, "") for name in _LISTEN_VARIABLES}
     count = told["LISTEN_FDS"]
-    if told["LISTEN_PID"] != str(os.getpid() if pid is None else pid) or not count.isdecimal():
+    if told["LISTEN_PID"] != str(os.getpid() if pid is None else pid) or not _is_number(count):
         return {}
     given = told["LISTEN_FDNAMES"].split(":")
     found: dict[str, int] = {}
@@ -124,6 +126,8 @@ def passed_descriptors(
         descriptor = _FIRST_DESCRIPTOR + index
         name = given[index] if index < len(given) else ""
         with contextlib.suppress(OSError):  # somebody said so and passed none
+            if not os.get_inheritable(descriptor):
+                continue  # not passed, but opened by this process: what is passed survives an execve()
             os.set_inheritable(descriptor, False)
             if name in names and name not in found:
                 found[name] = descriptor
@@ -134,12 +138,14 @@ def passed_descriptors(
 
 def _watchdog_seconds(environ: Mapping[str, str], pid: int) -> float | None:
     """None where no watchdog is set, it is meant for another process, or the values make no sense."""
-    try:
-        microseconds = int(environ.get("WATCHDOG_USEC", ""))
-        meant = int(environ.get("WATCHDOG_PID") or pid)
-    except ValueError:
-        return None
-    return microseconds / 1_000_000 if microseconds > 0 and meant == pid else None
+    told = environ.get("WATCHDOG_USEC", "")
+    microseconds = int(told) if _is_number(told) else 0
+    meant = environ.get("WATCHDOG_PID") or str(pid)
+    return microseconds / 1_000_000 if microseconds > 0 and meant == str(pid) else None
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) <= MAX_NUMBER_DIGITS
 
 
 def _status(status: str) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dmimad.adapters.control.server import user_ids
 from dmimad.baselines import Baselines, signing_key, trusted_keys
-from dmimad.broker_access import check_files
+from dmimad.broker_access import check_files, service_users
 from dmimad.config import DEFAULT_FILE, in_clear, load
 
 SUMMARY = "check the settings and baseline files"
@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Returns 0; what is refused is raised.  What a daemon has accepted before is not looked at."""
     settings = load(arguments.config)
     used = check_files(settings, os.environ, time.time())
-    keys, key = trusted_keys(settings), signing_key(settings)
+    keys, key = trusted_keys(settings), signing_key(settings, os.environ, service_users())
     baseline = Baselines((), keys).read(Path(settings.baseline.directory))
     demanded = "not demanded" if keys is None else f"demanded and valid, trusted: {', '.join(keys.keyids)}"
     sys.stdout.write(
@@ -36,6 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     sys.stdout.writelines(f"{line}\n" for line in used.fine)
     sys.stdout.writelines(f"warning: {line}\n" for line in [*in_clear(settings), *used.warnings])
+    if not Path(settings.baseline.directory).exists():
+        sys.stdout.write(f"warning: baseline.directory: there is no {settings.baseline.directory} yet\n")
     for name in user_ids(settings.control.users)[1]:
         sys.stdout.write(f"warning: control.users: there is no user {name!r} here; correct it\n")
     return 0

@@ -83,7 +83,7 @@ class Monitor:
 
     Args:
         policy: settings; replaced by `set_policy`.
-        baseline: what is approved; replaced by `set_baseline`.
+        baseline: what is approved; replaced by `set_baseline` and `set_policy`.
         boot: names this boot (or this mirrored list), so that records of different boots differ.
         names: what block devices that are not mapped ones are called on the list's host.
         sign: signs each alert when its message is made, before it is stored; None: they are not signed.
@@ -396,8 +396,10 @@ class Monitor:
         self._state_lost = False
         self._book.cease(f"{OF_STATE}|state.unavailable", now=now, record=None)
 
-    def set_policy(self, policy: Policy, now: float) -> None:
-        """Other settings are in force."""
+    def set_policy(self, policy: Policy, now: float, baseline: Baseline | None = None) -> None:
+        """Other settings are in force, and another baseline if one is given: nothing is judged between."""
+        if baseline is not None:
+            self.baseline = self._watch.baseline = baseline
         self.policy = policy
         self._watch.report_unexpected = policy.report_unexpected
         self._book.hold_off_seconds = policy.hold_off_seconds

@@ -65,6 +65,8 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
 def test_a_fifo_does_not_hold_the_reader(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.toml")
     assert read_signed_file(tmp_path / "a.toml").data == b""
+    with (tmp_path / "a.toml").open("r+b", buffering=0):
+        assert read_signed_file(tmp_path / "a.toml").data == b""
 
 
 def test_signatures_are_read_beside_the_bytes(tmp_path: Path) -> None:

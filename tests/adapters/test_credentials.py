@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dmimad.adapters.credentials import readable
+from dmimad.adapters.credentials import explained, readable
+from dmimad.core.errors import AdapterError
 
 
 @pytest.fixture
@@ -69,6 +70,27 @@ def test_a_path_that_cannot_be_is_left_to_its_reader(secrets: Path, credentials:
 def test_a_fifo_does_not_hold_it_up(secrets: Path, credentials: Path) -> None:
     os.mkfifo(secrets / "password")
     assert chosen(secrets / "password", credentials, secrets) == secrets / "password"
+
+
+def told_of(path: Path, credentials: Path, secrets: Path) -> str:
+    error = AdapterError("Permission denied", str(path), "make it readable")
+    with (
+        pytest.raises(AdapterError) as raised,
+        explained({"CREDENTIALS_DIRECTORY": str(credentials)}, secrets),
+    ):
+        raise error
+    return raised.value.remedy
+
+
+def test_a_secret_that_came_after_the_start_takes_a_restart(
+    secrets: Path, credentials: Path, tmp_path: Path
+) -> None:
+    """To make it readable for the daemon would be the wrong thing to do."""
+    remedy = f"put it there and restart dmimad, which gets the files in {secrets} when it starts"
+    assert told_of(secrets / "later", credentials, secrets) == remedy
+    (secrets / "fresh").touch()
+    for other in (secrets / "fresh", secrets / "password", tmp_path / "elsewhere", secrets):
+        assert told_of(other, credentials, secrets) == "make it readable"
 
 
 def test_the_secrets_of_the_unit() -> None:

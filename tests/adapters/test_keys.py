@@ -115,6 +115,30 @@ def test_a_private_key_that_others_can_use_is_refused(pair: tuple[SigningKey, Pa
     SigningKey.load(path)
 
 
+@pytest.mark.parametrize(
+    ("mode", "owner", "problem", "remedy"),
+    [
+        (0o604, 0, "everybody may access it (mode 0604)", "chmod o= "),
+        (0o620, 0, "its group may write it (mode 0620)", "chmod g-w "),
+        (0o600, 4711, "belongs to user 4711, who could replace it", "chown root "),
+    ],
+)
+def test_a_services_key_in_wrong_hands_is_refused(
+    pair: tuple[SigningKey, Path, Path], mode: int, owner: int, problem: str, remedy: str
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    key, path, _ = pair
+    path.chmod(mode)
+    os.chown(path, owner, 0)
+    with pytest.raises(AdapterError) as refused:
+        SigningKey.load(path, users=(0, 4712))
+    assert str(refused.value) == f"{path}: private key: {problem}; {remedy}{path}"
+    os.chown(path, 4712, 0)
+    path.chmod(0o440)  # as systemd gives it
+    assert SigningKey.load(path, users=(0, 4712)).keyid == key.keyid
+
+
 def _fifo(path: Path) -> None:
     os.mkfifo(path, 0o600)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
@@ -140,6 +141,23 @@ def test_what_the_journal_does_not_take_goes_to_the_stream(to_journal: ToJournal
     Path(to_journal.there.path).unlink()
     to_journal.log.warning("mqtt_unavailable", problem="a b")
     assert to_journal.lines() == '<4>mqtt_unavailable problem="a b"\n'
+
+
+def test_a_stream_that_nobody_reads_does_not_hold_up_who_logs(tmp_path: Path) -> None:
+    """The journal is gone, and whoever had the other end of the stream stands still."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, ours.makefile("w") as stream, fake_journal(tmp_path / "socket") as there:
+        sender = Journal(str(tmp_path / "none"))
+        environ = {"JOURNAL_STREAM": journal_stream(stream)}
+        log = open_log(stream, environ=environ, journal=sender)
+        for number in range(1000):
+            log.warning("lost", text="x" * 4000, number=number)
+        lost = sender.dropped
+        assert 0 < lost < 1000
+        sender._path = there.path
+        log.warning("back")
+        assert [entry["DMIMAD_LOST_BEFORE"] for entry in there.entries()] == [str(lost)]
+        sender.close()
 
 
 def test_lost_entries_are_told_by_the_next(to_journal: ToJournal) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import io
+import os
 import re
 import socket
 import ssl
@@ -23,7 +24,7 @@ from structlog.typing import FilteringBoundLogger
 from dmimad.adapters import metrics, metrics_server
 from dmimad.adapters.log import open_log
 from dmimad.adapters.metrics import DaemonCollector, registry
-from dmimad.adapters.metrics_server import MetricsServer, server_context
+from dmimad.adapters.metrics_server import MAX_FILE_BYTES, MetricsServer, server_context
 from dmimad.core.errors import AdapterError
 from dmimad.core.snapshot import DeviceSeries, Snapshot
 from tests.certificates import Authority
@@ -586,10 +587,18 @@ class TestTls:
         exposed_key = tmp_path / "exposed.key"
         exposed_key.write_bytes(server.key.read_bytes())
         exposed_key.chmod(0o644)
+        fifo, large = tmp_path / "fifo", tmp_path / "large"
+        os.mkfifo(fifo, 0o600)
+        with large.open("wb") as file:
+            file.truncate(MAX_FILE_BYTES + 1)
         pair = f"{certificate} {other.key}: metrics.tls_cert_file, metrics.tls_key_file: "
         for files, problem in (
             (Files(absent, key), f"{absent}: metrics.tls_cert_file: No such file or directory; "),
             (Files(certificate, absent), f"{absent}: metrics.tls_key_file: No such file or directory; "),
+            (Files(str(fifo), key), f"{fifo}: metrics.tls_cert_file: is no file; "),
+            (Files(certificate, str(fifo)), f"{fifo}: metrics.tls_key_file: is no file; "),
+            (Files(certificate, key, str(fifo)), f"{fifo}: metrics.tls_client_ca_file: is no file; "),
+            (Files(certificate, key, str(large)), f"{large}: metrics.tls_client_ca_file: too long; "),
             (Files(certificate, str(other.key)), f"{pair}the private key is not that of the certificate; "),
             (
                 Files(certificate, str(exposed_key)),

@@ -619,7 +619,14 @@ class TestCredentials:
 
     @pytest.mark.parametrize(
         ("content", "problem"),
-        [(b"\xff\n", "not UTF-8"), (b"x" * 70_000, "too long"), (None, "Is a directory")],
+        [
+            (b"\xff\n", "not UTF-8"),
+            (b"x" * 70_000, "too long"),
+            (b"", "empty"),
+            (b"\n", "empty"),
+            (b"former\nnew\n", "more than one line"),
+            (None, "Is a directory"),
+        ],
     )
     async def test_unusable_password_file(
         self, host: Host, tmp_path: Path, content: bytes | None, problem: str
@@ -744,6 +751,15 @@ class TestCredentials:
         logged = await host.logged("mqtt_unavailable")
         assert logged["problem"] == f"{path}: mqtt.{file}: {problem}"
         assert logged["remedy"] == f"{remedy}{path}"
+
+    @pytest.mark.parametrize("file", ["password_file", "tls_ca_file", "tls_cert_file", "tls_key_file"])
+    def test_a_fifo_holds_nobody_up(self, pki: Pki, tmp_path: Path, file: str) -> None:
+        fifo = tmp_path / "fifo"
+        os.mkfifo(fifo, 0o600)
+        good = Settings(1, username="u", tls="on", tls_ca_file=str(pki.ca), tls_cert_file=str(pki.client))
+        values: dict[str, Any] = {"tls_key_file": str(pki.client_key), file: str(fifo)}
+        with pytest.raises(AdapterError, match=rf"fifo: mqtt\.{file}: is no file; "):
+            read_credentials(replace(good, **values), "b:1")
 
     def test_a_group_may_read_a_secret(self, tmp_path: Path) -> None:
         """systemd's credentials are so where they are given by an access list."""

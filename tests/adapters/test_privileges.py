@@ -60,13 +60,13 @@ def directory(public_path: Path) -> Path:
 
 
 def run(
-    directory: Path, *, user: int = NOBODY, capabilities: str = "+dac_read_search"
+    directory: Path, *, user: int = NOBODY, capabilities: str = "+dac_read_search", **more: str
 ) -> tuple[list[int], dict[str, str | None], list[str], bool, bool]:
     setpriv = find_program("setpriv", "util-linux")
     command = [setpriv, f"--reuid={user}", f"--regid={user}", "--clear-groups"]
     command += [f"--inh-caps=-all,{capabilities}", f"--ambient-caps=-all,{capabilities}"] if user else []
     command += [nobodys_python(), str(directory / "program.py"), str(directory)]
-    environ = {"PATH": os.defpath, "PYTHONPATH": str(directory / "package"), "KEPT": "yes"}
+    environ = {"PATH": os.defpath, "PYTHONPATH": str(directory / "package"), "KEPT": "yes", **more}
     result = subprocess.run(command, env=environ, capture_output=True, timeout=60, check=False)
     assert result.returncode == 0, result.stderr
     bits, told, files, may, mine = json.loads(result.stdout)
@@ -81,6 +81,13 @@ def test_the_capability_is_gone_and_the_files_are_open(directory: Path) -> None:
     assert files == ["records", "7"]
     assert not may
     assert mine
+
+
+@as_root
+def test_what_was_passed_to_another_process_is_no_reason_to_keep_it(directory: Path) -> None:
+    bits, told, files, may, mine = run(directory, LISTEN_PID="1", LISTEN_FDS="1", LISTEN_FDNAMES="web")
+    assert (bits, files, may, mine) == ([0], ["records", "7"], False, True)
+    assert told["LISTEN_FDNAMES"] == "ima-list:ima-count"
 
 
 @as_root

@@ -160,6 +160,8 @@ def test_a_manager_that_does_not_read_does_not_stop_the_daemon(
         ({"WATCHDOG_USEC": "0"}, None),
         ({"WATCHDOG_USEC": "-1"}, None),
         ({"WATCHDOG_USEC": "30s"}, None),
+        ({"WATCHDOG_USEC": "9" * 400}, None),
+        ({"WATCHDOG_USEC": "9" * 5000}, None),
         ({"WATCHDOG_USEC": ""}, None),
         ({}, None),
     ],
@@ -228,12 +230,36 @@ def test_of_two_with_one_name_the_first_is_taken(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("pid", "count", "names"),
-    [("1", "3", "ima-list:x:y"), ("$$", "x", "ima-list"), ("$$", "-1", "ima-list"), ("$$", "3", None)],
-    ids=["of another process", "no number", "negative", "without names"],
+    [
+        ("1", "3", "ima-list:x:y"),
+        ("$$", "x", "ima-list"),
+        ("$$", "-1", "ima-list"),
+        ("$$", "9" * 5000, "ima-list"),
+        ("$$", "3", None),
+    ],
+    ids=["of another process", "no number", "negative", "too long a number", "without names"],
 )
 def test_what_is_not_ours_is_not_taken(tmp_path: Path, pid: str, count: str, names: str | None) -> None:
     told, _, left, *_ = passed(tmp_path, pid=pid, count=count, names=names)
     assert (told, left) == ({}, [])
+
+
+OPENED = """
+import os
+from dmimad.adapters.service import passed_descriptors
+own = os.open("/dev/null", os.O_RDONLY)
+told = {"LISTEN_PID": "42", "LISTEN_FDS": "60", "LISTEN_FDNAMES": ":".join(["ima-list"] * 60)}
+print(passed_descriptors(told, ("ima-list",), pid=42))
+os.fstat(own)
+"""
+
+
+def test_what_this_process_has_opened_itself_is_left_alone() -> None:
+    """Its event loop, for instance, where more is told than was passed."""
+    result = subprocess.run(
+        [sys.executable, "-c", OPENED], capture_output=True, check=True, timeout=60, text=True
+    )
+    assert result.stdout == "{}\n"
 
 
 def test_descriptors_that_are_told_and_not_there(tmp_path: Path) -> None:

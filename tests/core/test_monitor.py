@@ -273,6 +273,15 @@ def test_other_settings() -> None:
     assert list(host.monitor.retained()) == ["dmimad/v1/other/device/254:0"]
 
 
+def test_settings_and_a_baseline_are_in_force_at_one_instant() -> None:
+    host = Host(listed('name = "x"'), hold_off=0.0)
+    host.kernel.create(b"x", GOOD)
+    assert host.look(10.0) == []
+    other = listed('name = "y"')
+    host.monitor.set_policy(Policy("other", 0.0, report_unexpected=False), 20.0, other)
+    assert (host.commit(), host.monitor.baseline) == ([], other)
+
+
 # -- evidence of the list itself -----------------------------------------------------------
 
 

@@ -110,20 +110,42 @@ async def test_another_key_signs_what_comes_after_the_reload(broker: Broker, sig
 
 
 async def test_a_key_that_others_can_read_is_refused(signing: Host) -> None:
-    (signing.directory / "key").chmod(0o640)
+    key = signing.directory / "key"
+    key.chmod(0o644)
     async with prepared(signing.settings) as daemon:
         ended, log = await daemon.run_to_end()
     assert ended == 2
-    assert "others than the owner have access to this private key (mode 0640)" in log
-    assert "set by alerts.signing_key_file" in log
+    problem = f"{key}: private key: everybody may access it (mode 0644); chmod o= {key}"
+    assert f"{problem}; set by alerts.signing_key_file" in log
     assert "BEGIN" not in log
+
+
+async def test_a_key_as_a_credential_of_the_service_manager(
+    broker: Broker, signing: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an access list, which shows as rights of the group."""
+    credentials, secret = signing.directory / "credentials", "/etc/dmimad/secrets/dmimad-test.key"
+    credentials.mkdir()
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
+    signing.configure(alerts={"signing_key_file": secret})
+    async with prepared(signing.settings) as daemon:
+        ended, log = await daemon.run_to_end()
+    assert ended == 2
+    remedy = "put it there and restart dmimad, which gets the files in /etc/dmimad/secrets when it starts"
+    assert f"{secret}: cannot be read: no such file or directory; {remedy}; set by" in log
+    copy = credentials / "secrets_dmimad-test.key"
+    copy.write_bytes((signing.directory / "key").read_bytes())
+    copy.chmod(0o440)
+    async with subscribed_to(broker) as subscriber, running(signing.settings):
+        found = await arrived(subscriber, 1)
+    assert verified(found[0].payload, signing.directory / "key.pub")
 
 
 async def test_at_a_reload_it_is_refused_and_the_former_key_stays(broker: Broker, signing: Host) -> None:
     async with subscribed_to(broker) as subscriber, running(signing.settings) as daemon:
         await arrived(subscriber, 1)
-        (signing.directory / "key").chmod(0o640)
+        (signing.directory / "key").chmod(0o644)
         await daemon.reload()
-        assert "have access" in (await daemon.wait_for_log("reload_refused"))["problem"]
+        assert "everybody may access it" in (await daemon.wait_for_log("reload_refused"))["problem"]
         signing.approve(*FINE)
         assert verified((await arrived(subscriber, 2))[1].payload, signing.directory / "key.pub")

@@ -176,6 +176,22 @@ class TestBroker:
             assert await daemon.terminate() == 0
             assert site.connections() == 1
 
+    async def test_they_stay_refused_when_the_former_connect_again(self, site: Site) -> None:
+        """That the files of the settings in force are fine says nothing of those that wait."""
+        async with running(site.host.settings) as daemon:
+            await daemon.wait_for_metric("dmimad_mqtt_connected", 1)
+            site.host.configure(mqtt={"tls_ca_file": str(site.directory / "absent.pem")})
+            await daemon.reload()
+            first = await site.refused()
+            assert [each["what"] for each in first] == ["mqtt"]
+            site.broker.restart()
+            await daemon.wait_for_log("mqtt_connected", 2)
+            assert await site.refused() == first
+            assert await daemon.metric(SUCCESSFUL) == 0
+            site.host.configure(mqtt={"tls_ca_file": str(site.ca)})
+            await daemon.reload()
+            assert await site.refused() == []
+
     async def test_a_remote_password_in_the_clear_is_refused_by_a_reload(self, site: Site) -> None:
         async with running(site.host.settings) as daemon:
             site.host.configure(

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from dmimad import daemon as module
+from dmimad import witnesses
 from dmimad.adapters.log import open_log
 from dmimad.config import load
 from dmimad.daemon import Daemon, Outside
@@ -144,8 +145,11 @@ def hang(machine: Machine) -> Path:
     return value
 
 
-async def test_a_task_that_hangs_starves_it(monitored: Host, machine: Machine) -> None:
+async def test_a_task_that_hangs_starves_it(
+    monitored: Host, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Who reads the TPM keeps the list's reader waiting, and goes on in the end."""
+    monkeypatch.setattr(witnesses, "PCR_READ_SECONDS", DEADLINE_SECONDS)
     silent = hang(machine)
     async with watched(monitored, machine, HASTE) as run:
         await run.until(lambda: run.logged("task_hangs") == ["list_state"])

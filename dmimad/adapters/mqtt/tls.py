@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import os
 import ssl
+import stat
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -65,20 +66,26 @@ def _password(path: str, files: list[bytes], users: Collection[int]) -> str:
     content = _content(path, "mqtt.password_file", remedy, MAX_PASSWORD_BYTES, secret_of=users)
     files.append(content)
     try:
-        return content.decode().rstrip("\r\n")
+        password = content.decode().rstrip("\r\n")
     except UnicodeDecodeError as exc:
         raise AdapterError("mqtt.password_file: not UTF-8", path, remedy) from exc
+    if not password or "\n" in password:  # half written, perhaps
+        problem = "more than one line" if password else "empty"
+        raise AdapterError(f"mqtt.password_file: {problem}", path, remedy)
+    return password
 
 
 def _content(
     path: str, setting: str, remedy: str, limit: int, *, secret_of: Collection[int] | None = None
 ) -> bytes:
     try:
-        with Path(path).open("rb") as file:
+        with open(path, "rb", opener=_open) as file:
             status = os.fstat(file.fileno())
-            content = file.read(limit + 1)
+            content = file.read(limit + 1) if stat.S_ISREG(status.st_mode) else None
     except OSError as exc:
         raise AdapterError(f"{setting}: {exc.strerror}", path, remedy) from exc
+    if content is None:
+        raise AdapterError(f"{setting}: is no file", path, remedy)
     problem, command = "", ""
     if secret_of is not None:
         problem, command = exposure(path, status.st_mode, status.st_uid, secret_of)
@@ -87,6 +94,11 @@ def _content(
     if len(content) > limit:
         raise AdapterError(f"{setting}: too long", path, remedy)
     return content
+
+
+def _open(path: str, flags: int) -> int:
+    """Not to be held by a FIFO that nobody writes."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _context(access: Access, files: list[bytes], users: Collection[int]) -> ssl.SSLContext:
@@ -98,7 +110,7 @@ def _context(access: Access, files: list[bytes], users: Collection[int]) -> ssl.
             files.append(Path(bundle).read_bytes())
     try:
         context = ssl.create_default_context(cafile=access.tls_ca_file or None)
-    except ssl.SSLError as exc:
+    except OSError as exc:  # SSLError is one; another: it has gone since
         text = "mqtt.tls_ca_file: there is no certificate in it (PEM)"
         raise AdapterError(text, access.tls_ca_file, remedy) from exc
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -117,22 +117,22 @@ class Subscriber:
     def __init__(self, broker: Broker, host: str, file: Path) -> None:
         self._file = file
         self._root = f"dmimad/v1/{host}/"
-        command = [
-            "mosquitto_sub",
-            *broker.client_options(),
-            "-V",
-            "mqttv5",
-            "-q",
-            "1",
-            "-i",
-            "subscriber",
-            "-c",
-        ]
-        command += ["-x", "86400", "-t", self._root + "#", "-F", "%U %r %t %x"]
-        with file.open("ab") as out:
-            self._process = subprocess.Popen(
-                ["stdbuf", "-oL", *command], stdin=subprocess.DEVNULL, stdout=out, stderr=out
+        self._command = (
+            *("mosquitto_sub", *broker.client_options(), "-V", "mqttv5", "-q", "1"),
+            *("-i", "subscriber", "-c", "-x", "86400", "-t", self._root + "#", "-F", "%U %r %t %x"),
+        )
+        self._process = self._begin()
+
+    def _begin(self) -> subprocess.Popen[bytes]:
+        with self._file.open("ab") as out:
+            return subprocess.Popen(
+                ["stdbuf", "-oL", *self._command], stdin=subprocess.DEVNULL, stdout=out, stderr=out
             )
+
+    def keep(self) -> None:
+        """Begin again if it has given up, as it does when its certificate is not valid for a moment."""
+        if self._process.poll() is not None:
+            self._process = self._begin()
 
     def messages(self) -> list[Message]:
         """All that came so far, in order."""

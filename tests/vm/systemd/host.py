@@ -205,6 +205,10 @@ class Host:
             for entry in self.journal(after, unit)
         )
 
+    def says(self, pattern: str, after: str, seconds: float = 30.0) -> None:
+        """Until a message of the service matches: the journal is a moment behind."""
+        self.until(lambda: self.said(pattern, after), f"the journal has something like {pattern!r}", seconds)
+
     # -- settings ------------------------------------------------------------------------------
 
     def set(self, section: str, **values: object) -> None:
@@ -228,6 +232,7 @@ class Host:
         """mosquitto's own client on the other side of TLS; started when it is first asked for."""
         if self._subscriber is None:
             self._subscriber = Subscriber(self.broker, HOST_ID, WORK / "messages.txt")
+        self._subscriber.keep()
         return self._subscriber
 
     @property
@@ -278,9 +283,9 @@ class Host:
         self.until(found, f"the alert {code} {status} of {device!r}")
         return found()[0]
 
-    def numbers_are_whole(self) -> None:
-        """The alerts that came are numbered without gaps and repetitions."""
-        numbers = sorted(int(event["sequence"]) for event in self.subscriber.alerts())
+    def numbers_are_whole(self, after: int) -> None:
+        """The alerts that came beyond the first `after` are numbered without gaps and repetitions."""
+        numbers = sorted(int(event["sequence"]) for event in self.subscriber.alerts()[after:])
         missing = sorted({*range(numbers[0], numbers[-1] + 1)} - {*numbers})
         assert not missing, f"alerts {missing} are missing, of {numbers[0]} to {numbers[-1]}"
         assert len(numbers) == len({*numbers}), f"numbers used twice: {numbers}"

@@ -56,13 +56,14 @@ def full_disk(host: Host) -> None:
     host.try_to("dd", "if=/dev/zero", f"of={FILLER}", "bs=64k", "status=none")
     host.try_to("dd", "if=/dev/zero", f"of={FILLER}", "bs=512", "oflag=append", "conv=notrunc", "status=none")
     names = _changes_until_noticed(host)
-    assert host.said("full|space", after), "the journal does not say that the disk is full"
+    host.says("full", after)
     assert "CANNOT STORE" in host.show("StatusText"), host.show("StatusText")
     for name in names:
         host.drift("device.unexpected", name, after=known)
     FILLER.unlink()
     _recovers(host)
     _is_whole_after_a_kill(host)
+    host.numbers_are_whole(known)
 
 
 def read_only_file_system(host: Host) -> None:
@@ -70,22 +71,25 @@ def read_only_file_system(host: Host) -> None:
     host.settled()
     known, after = len(host.subscriber.alerts()), host.cursor()
     device = host.run("findmnt", "--noheadings", "--output", "SOURCE", STATE).strip()
-    Path(f"/sys/fs/ext4/{Path(device).name}/trigger_fs_error").write_text("test of dmimad", encoding="ascii")
-    names = _changes_until_noticed(host)
-    assert host.said("not writable|read-only|cannot", after), "the journal does not say that it cannot write"
-    for name in names:
-        host.drift("device.unexpected", name, after=known)
-    host.run("systemctl", "restart", SERVICE)  # on a state that can only be read
-    host.until(lambda: host.subscriber.state() == "online", "it comes up without a state that it can write")
-    before = len(host.subscriber.alerts())
-    host.create("while-read-only")
-    host.drift("device.unexpected", "while-read-only", after=before)
-    host.stop()
-    host.run("umount", STATE)
-    host.try_to("e2fsck", "-f", "-y", device)
-    host.try_to("losetup", "--detach", device)
-    _mount(host)
-    host.start()
+    try:
+        Path(f"/sys/fs/ext4/{Path(device).name}/trigger_fs_error").write_text("a test", encoding="ascii")
+        names = [*_changes_until_noticed(host), "while-failing"]
+        host.create(names[-1])
+        for name in names:
+            host.drift("device.unexpected", name, after=known)
+        host.says("store_failed", after)
+        host.run("systemctl", "restart", SERVICE)  # on a state that can only be read, or not even that
+        host.until(lambda: host.subscriber.state() == "online", "it comes up without a state to write to")
+        before = len(host.subscriber.alerts())
+        host.create("while-read-only")
+        host.drift("device.unexpected", "while-read-only", after=before)
+    finally:
+        host.stop()
+        host.run("umount", STATE)
+        host.try_to("e2fsck", "-f", "-y", device)
+        host.try_to("losetup", "--detach", device)
+        _mount(host)
+        host.start()
     _recovers(host)
 
 
@@ -99,7 +103,7 @@ def wrong_owner(host: Host) -> None:
     after = host.cursor()
     host.run("systemctl", "start", SERVICE)
     host.until(lambda: host.subscriber.state() == "online", "it comes up")
-    assert host.said("owner|permission|not writable|not readable|cannot", after)
+    host.says("store_failed.*permission", after)
     known = len(host.subscriber.alerts())
     host.create("wrong-owner")
     host.drift("device.unexpected", "wrong-owner", after=known)
@@ -120,9 +124,7 @@ def damaged_database(host: Host) -> None:
     host.drift("device.unexpected", "damaged", after=known)
     host.run("systemctl", "restart", SERVICE)
     host.until(lambda: host.subscriber.state() == "online", "it comes up")
-    assert host.said("damaged|malformed|not a database|anew", after), (
-        "the journal does not say what became of it"
-    )
+    host.says("damaged", after)
     _recovers(host)
     assert len(list(STATE.glob("dmimad.db*"))) > 1, sorted(STATE.iterdir())
     known = len(host.subscriber.alerts())
@@ -169,7 +171,6 @@ def _is_whole_after_a_kill(host: Host) -> None:
     name = f"device-{host.number()}"
     host.create(name)
     host.drift("device.unexpected", name, after=known)
-    host.numbers_are_whole()
 
 
 CHECKS = (full_disk, wrong_owner, read_only_file_system, damaged_database)

@@ -37,7 +37,7 @@ def pending_alerts_survive(host: Host) -> None:
     host.settled()
     event = host.drift("device.unexpected", "pending", after=known)
     assert host.subscriber.deliveries(event["id"]) == 1
-    host.numbers_are_whole()
+    host.numbers_are_whole(known)
 
 
 def removed_keeps_state(host: Host) -> None:
