@@ -149,7 +149,7 @@ class TestCheckConfig:
         (tmp_path / "key").chmod(0o644)
         assert main(self.settings(tmp_path, signing="key")) == 2
         told = capsys.readouterr().err
-        assert "others than the owner have access" in told
+        assert "everybody may access it (mode 0644)" in told
         assert "set by alerts.signing_key_file" in told
         assert main(self.settings(tmp_path, trusted='["none.pub"]')) == 2
         assert "none.pub: cannot be read: no such file" in (told := capsys.readouterr().err)

@@ -192,11 +192,13 @@ class Host:
         return found[1]
 
     def journal(self, after: str = "", unit: str = SERVICE) -> list[dict[str, Any]]:
-        """The unit's entries, from a cursor on."""
+        """The unit's entries and what systemd says of it, from a cursor on."""
         self.run("journalctl", "--sync")
+        # Not with --unit: before systemd 253, the first entry that matches is then skipped after a cursor.
         since = ("--after-cursor", after) if after else ()
-        text = self.run("journalctl", "--output=json", "--no-pager", "--unit", unit, *since)
-        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        text = self.run("journalctl", "--output=json", "--no-pager", *since)
+        entries = (json.loads(line) for line in text.splitlines() if line.startswith("{"))
+        return [entry for entry in entries if unit in (entry.get("_SYSTEMD_UNIT"), entry.get("UNIT"))]
 
     def said(self, pattern: str, after: str = "", unit: str = SERVICE) -> bool:
         """Whether a message of the unit matches, in any case of letters."""
