@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from dmimad.core.errors import MalformedError
-from dmimad.core.monitor import Monitor
+from dmimad.core.marks import is_beside
+from dmimad.core.monitor import Monitor, Policy
 from tests.core.delivering import Desk
 from tests.core.monitored import GOOD, Disk, Host, listed
 
@@ -102,3 +105,49 @@ def test_that_nothing_can_be_stored_is_one_alert() -> None:
     host.monitor.hold_state("the disk is full", 4.0)
     assert host.commit() == [("state.unavailable", "firing", "h")]
     assert host.monitor.findings["state.unavailable", "warning"] == 2
+
+
+def test_what_only_waited_is_left_to_the_list() -> None:
+    host = Host(listed('name = "a"'), hold_off=60.0)
+    host.kernel.create(b"x", GOOD)
+    host.look(0.0)
+    host.kernel.remove(b"x")
+    other = begun_without(host, 10.0)
+    stored = host.disk.load()
+    assert stored.alerts
+    other.monitor.adopt(replace(stored, checkpoint=None), 10.0)
+    assert (other.commit(), other.monitor.next_due()) == ([], None)
+
+
+def test_everything_is_all_that_was_stored() -> None:
+    host = Host(listed('name = "a"\nrequired = true', 'name = "c"'))
+    host.monitor.set_policy(Policy("h", 0.0, storm_threshold=3, flap_threshold=2), 0.0)
+    for number in range(8):
+        host.kernel.create(f"x{number}".encode(), GOOD)
+    host.look(1.0)
+    for at in (2.0, 4.0, 6.0):
+        host.kernel.create(b"a", GOOD)
+        host.look(at)
+        host.kernel.remove(b"a")
+        host.look(at + 1.0)
+    host.monitor.start_maintenance("x*", 600.0, "moving", "root", 8.0)
+    host.commit()
+    disk = Disk()
+    commit = host.monitor.everything()
+    disk.store(replace(commit, facts=tuple(host.disk.facts)))
+    assert commit.messages == ()
+    assert disk.holds()[:3] == host.disk.holds()[:3]
+    assert len(disk.devices) == 8
+    assert {is_beside(key) for key in disk.alerts} == {True, False}
+
+
+def test_messages_that_were_handed_over_come_once_whatever_is_stored() -> None:
+    host = Host(listed('name = "a"'))
+    host.kernel.create(b"x", GOOD)
+    host.feed()
+    host.monitor.caught_up(1.0)
+    assert len(host.monitor.commit().messages) == 1
+    assert len(host.monitor.commit().messages) == 1
+    host.monitor.handed_over()
+    again = host.monitor.commit()
+    assert (len(again.messages), len(again.alerts)) == (0, 1)

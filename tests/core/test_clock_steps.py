@@ -89,6 +89,18 @@ def test_a_hold_off_is_neither_longer_nor_shorter(by: float) -> None:
 
 
 @pytest.mark.parametrize("by", STEPS)
+def test_a_maintenance_is_neither_longer_nor_shorter(by: float) -> None:
+    desk = Desk()
+    desk.delivery.start_maintenance("*", 600.0, "moving", "root", desk.now)
+    desk.commit()
+    step(desk, by)
+    assert desk.tick(599.0) == []
+    (over,) = desk.tick(1.0)
+    assert (over.alert.finding.code, over.status.value) == ("maintenance.active", "resolved")
+    assert desk.delivery.maintenance == ()
+
+
+@pytest.mark.parametrize("by", STEPS)
 def test_the_monitor_moves_all_that_lasts(by: float) -> None:
     host = Host(listed('name = "a"'), hold_off=60.0)
     host.kernel.create(b"x", GOOD)

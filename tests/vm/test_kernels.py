@@ -27,7 +27,7 @@ KERNELS = tuple(one.name for one in SERIES)
     [
         pytest.param(kernel, scenario, id=f"{kernel}-{scenario}")
         for kernel in KERNELS
-        for scenario in scenarios_to_pass()
+        for scenario in scenarios_to_pass(kernel)
     ],
 )
 def test_scenario(machines: Machines, machine: str, scenario: str) -> None:
