@@ -23,6 +23,7 @@ PCR replay, to prevent.  Does not decide what is stored, and does not publish.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -392,7 +393,9 @@ def _lock(directory: Path) -> int:
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as exc:
-        raise AdapterError(_reason(exc), str(path), "make the directory writable for dmimad") from exc
+        broken = exc.errno == errno.EIO
+        remedy = "look for disk errors" if broken else "make the directory writable for dmimad"
+        raise AdapterError(_reason(exc), str(path), remedy) from exc
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:

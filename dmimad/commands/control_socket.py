@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from dmimad.commands.errors import UsageError
+from dmimad.commands.plain_text import one_line
 from dmimad.config import DEFAULT_FILE, load
+from dmimad.core.errors import SettingsError
+from dmimad.settings import ControlSettings
 
 
 def add_socket_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,10 +23,19 @@ def add_socket_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def socket_path(arguments: argparse.Namespace) -> Path:
-    """The control socket; raises SettingsError, UsageError."""
+    """The control socket; raises SettingsError, UsageError.
+
+    Who has spoiled the usual settings is told, and can still ask what the daemon says of them.
+    """
     if arguments.socket is not None:
         return Path(arguments.socket)
-    path = load(arguments.config).control.socket
+    try:
+        path = load(arguments.config).control.socket
+    except SettingsError as error:
+        if arguments.config is not None:
+            raise
+        path = ControlSettings().socket
+        print(f"dmimad: {one_line(str(error))}; asking at {path}", file=sys.stderr)
     if not path:
         file = arguments.config or DEFAULT_FILE
         raise UsageError(
