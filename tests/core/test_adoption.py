@@ -17,7 +17,10 @@ def begun_without(host: Host, now: float) -> Host:
     """Another process on the same kernel that could not read the state, and has read the list."""
     other = Host(host.baseline, hold_off=host.policy.hold_off_seconds)
     other.kernel = host.kernel
+    other.feed(now)
+    assert not other.monitor.up_to_date
     other.look(now)
+    assert other.monitor.up_to_date
     return other
 
 
