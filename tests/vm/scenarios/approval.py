@@ -31,6 +31,8 @@ def run(guest: Guest) -> None:
     _renumbered(guest, host)
     guest.start(SETTINGS)
     if guest.boot == 1:
+        guest.quiet()
+        guest.forget_past()  # what scenarios before have left in the list
         guest.capture()
     _quiet(guest)
     _same_fingerprints(guest)
