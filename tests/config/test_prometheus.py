@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import subprocess
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from tests.broker import free_port
 from tests.config.shipped import CONFIG, Certificates, make_certificates
-from tests.conftest import find_program
-from tests.service.daemon_process import DEADLINE_SECONDS, running
+from tests.prometheus import prometheus, scraped
+from tests.service.daemon_process import running
 from tests.service.host import Host
 
 SHIPPED = (CONFIG / "prometheus/dmimad.yml").read_text("ascii")
@@ -43,54 +40,6 @@ def test_promtool_accepts_both_variants(promtool: str, tmp_path: Path, certifica
         assert result.returncode == 0, result.stderr
         assert "SUCCESS" in result.stdout
     assert "scheme: https" in text
-
-
-@contextlib.asynccontextmanager
-async def prometheus(directory: Path, text: str) -> AsyncIterator[str]:
-    """Address of a Prometheus with these settings; it scrapes each second, so that nobody has to wait."""
-    file, port = directory / "prometheus.yml", free_port()
-    file.write_text(text.replace("scrape_interval: 15s", "scrape_interval: 1s"))
-    process = await asyncio.create_subprocess_exec(
-        find_program("prometheus", "prometheus"),
-        f"--config.file={file}",
-        f"--storage.tsdb.path={directory / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        with contextlib.suppress(ProcessLookupError):  # it has ended by itself
-            process.kill()
-        await process.wait()
-
-
-async def targets(address: str) -> list[dict[str, Any]]:
-    """What Prometheus knows of its targets; nothing while it does not answer yet."""
-    host, _, port = address.partition(":")
-    try:
-        reader, writer = await asyncio.open_connection(host, int(port))
-    except ConnectionRefusedError:
-        return []
-    writer.write(b"GET /api/v1/targets HTTP/1.0\r\n\r\n")
-    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
-    writer.close()
-    await writer.wait_closed()
-    return json.loads(body)["data"]["activeTargets"] if b" 200 " in head.splitlines()[0] else []
-
-
-async def scraped(address: str, number: int) -> dict[str, dict[str, Any]]:
-    """So many targets by their job, each scraped once; Prometheus tells nobody when that is so."""
-    found: list[dict[str, Any]] = []
-    try:
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while len(found) != number or any(target["health"] == "unknown" for target in found):
-                await asyncio.sleep(0.1)  # between two looks
-                found = await targets(address)
-    except TimeoutError:
-        raise AssertionError(f"not scraped: {found}") from None
-    return {target["labels"]["job"]: target for target in found}
 
 
 def monitored(directory: Path, metrics: dict[str, Any]) -> Host:
