@@ -166,7 +166,6 @@ class Daemon:
         self._pcr = self._make_pcr()
         self._looked = 0
         self._compared = (0, False)
-        self._count: int | None = None
         self._source_up = self._ever_read = False
         self._broken = self._list_problem = ""
         self._clock.stepped = self._clock_stepped
@@ -405,7 +404,6 @@ class Daemon:
     def _notice(self, event: SourceEvent, now: float) -> None:
         """Anything but bytes."""
         if isinstance(event, CaughtUp):
-            self._count = event.count
             self._seen()
             self.monitor.caught_up(now)
             if self._pcr is None:
@@ -598,9 +596,10 @@ class Daemon:
 
     def _lag(self) -> int | None:
         """Records that are in the list and not processed yet."""
-        if self._count is None:
+        count = self._source.count if isinstance(self._source, KernelList) else None
+        if count is None:
             return None
-        return max(self._count + self.monitor.trimmed - self.monitor.position, 0)
+        return max(count + self.monitor.trimmed - self.monitor.position, 0)
 
     # -- metrics ---------------------------------------------------------------------------
 
@@ -642,6 +641,8 @@ class Daemon:
             observations=monitor.observations,
             store_up=not self._storing.problem,
             mqtt_rival=self._publisher is not None and bool(self._publisher.rival),
+            baseline_expiry=monitor.approved_until(self._outside.wall_clock()),
+            mqtt_enabled=self.settings.mqtt.enabled,
         )
 
 

@@ -306,7 +306,7 @@ def test_the_device_document_is_as_documented() -> None:
     targets = (LiveTarget(0, 8192, "linear", b"target_name=linear;"),)
     live = LiveDevice(254, 0, b"linear1", b"", False, False, 0, LiveTable(targets), None)
     device = Device("254:0", 254, 0, b"linear1", b"", active)
-    actual = json.loads(device_view(device, Judgement(Verdict.APPROVED), live))
+    actual = json.loads(device_view(device, Judgement(Verdict.APPROVED), live).payload)
     assert shape(example) == shape(actual)
     for field in (*actual, *actual["active"]):
         assert f"`{field}`" in text or field in {"key", "major", "minor", "num_targets", "drift"}, field

@@ -68,6 +68,18 @@ FAMILIES = (
         "Who says that the table is in this slot: measured, observed or both; the value is always 1.",
         ("device", "uuid", "slot", "provenance"),
     ),
+    Family(
+        "info",
+        "dmimad_device_configuration_info",
+        "Fingerprint of the configuration in this slot, the same at every boot; the value is always 1.",
+        ("device", "uuid", "slot", "fingerprint"),
+    ),
+    Family(
+        "gauge",
+        "dmimad_device_maintenance",
+        "Whether a maintenance expects changes of the device.",
+        ("device", "uuid"),
+    ),
     Family("counter", "dmimad_findings_total", "Findings made.", ("code", "severity")),
     Family("gauge", "dmimad_alerts_firing", "Alerts that fire now.", ("severity",)),
     Family("gauge", "dmimad_list_position", "Records of the present measurement list that are processed."),
@@ -85,6 +97,7 @@ FAMILIES = (
         "Messages given up: the broker kept rejecting them, or too many could not be stored.",
     ),
     Family("gauge", "dmimad_mqtt_connected", "Whether there is a connection to the broker."),
+    Family("gauge", "dmimad_mqtt_enabled", "Whether there is to be a connection to a broker."),
     Family("gauge", "dmimad_mqtt_host_id_taken", "Whether another client uses this host's client id."),
     Family("gauge", "dmimad_store_up", "Whether what was found can be stored."),
     Family(
@@ -102,6 +115,11 @@ FAMILIES = (
         "dmimad_tls_certificate_expiry_timestamp_seconds",
         "When our own certificate for this use expires, in Unix time; absent without one.",
         ("use",),
+    ),
+    Family(
+        "gauge",
+        "dmimad_baseline_expiry_timestamp_seconds",
+        "When the first of the approved devices will no longer be approved, in Unix time; absent: never.",
     ),
     Family("gauge", "dmimad_source_up", "Whether the measurement list can be read."),
     Family(
@@ -197,7 +215,15 @@ def _values(now: Snapshot, version: str) -> Mapping[str, Series]:
             (use,): seconds for use, seconds in now.certificate_expiry.items()
         },
         "dmimad_source_up": {(): now.source_up},
-        "dmimad_device_witness_info": _witness_series(now.devices),
+        "dmimad_device_witness_info": _slot_series(
+            (device, device.active_provenance, device.inactive_provenance) for device in now.devices
+        ),
+        "dmimad_device_configuration_info": _slot_series(
+            (device, device.active_fingerprint, device.inactive_fingerprint) for device in now.devices
+        ),
+        "dmimad_device_maintenance": _maintenance_series(now.devices),
+        "dmimad_mqtt_enabled": {(): now.mqtt_enabled},
+        "dmimad_baseline_expiry_timestamp_seconds": _optional(now.baseline_expiry),
         "dmimad_live_up": _optional(now.live_up),
         "dmimad_live_observations_total": {(): now.observations},
     }
@@ -220,16 +246,22 @@ def _device_series(devices: Iterable[DeviceSeries]) -> tuple[Series, Series]:
     return drift, tables
 
 
-def _witness_series(devices: Iterable[DeviceSeries]) -> Series:
+def _slot_series(devices: Iterable[tuple[DeviceSeries, str | None, str | None]]) -> Series:
+    """What is said of the active and of the inactive slot, as a label."""
+    series: Series = {}
+    for device, active, inactive in devices:
+        name, uuid = _label(device.device), _label(device.uuid)
+        for slot, value in (("active", active), ("inactive", inactive)):
+            if value is not None:
+                series[name, uuid, slot, value] = 1
+    return series
+
+
+def _maintenance_series(devices: Iterable[DeviceSeries]) -> Series:
     series: Series = {}
     for device in devices:
-        name, uuid = _label(device.device), _label(device.uuid)
-        for slot, provenance in (
-            ("active", device.active_provenance),
-            ("inactive", device.inactive_provenance),
-        ):
-            if provenance is not None:
-                series[name, uuid, slot, provenance] = 1
+        labels = (_label(device.device), _label(device.uuid))
+        series[labels] = max(series.get(labels, 0), device.maintenance)
     return series
 
 

@@ -215,6 +215,17 @@ class Baseline:
         """The entries for exactly this uuid, whatever name they are for."""
         return tuple(self.entries[place] for place in self._identified.get(printable(uuid), ()))
 
+    def changes_for(self, identities: Iterable[tuple[bytes, bytes]]) -> tuple[float, ...]:
+        """When approvals begin and end that may be of a device with these names and uuids, in order."""
+        found: set[Entry] = set()
+        for name, uuid in identities:
+            shown_name, shown_uuid = printable(name), printable(uuid)
+            found.update((*self.named(name), *self.identified(uuid)))
+            others = (self.entries[place] for place in self._others)
+            found.update(entry for entry in others if entry.matches(shown_name, shown_uuid))
+        moments = {moment for entry in found for moment in (entry.not_before, entry.not_after)}
+        return tuple(sorted(moment for moment in moments if moment is not None))
+
     def next_change(self, now: float) -> float | None:
         """When an approval begins or ends next."""
         moments = [moment for entry in self.entries for moment in (entry.not_before, entry.not_after)]

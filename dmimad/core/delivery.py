@@ -66,6 +66,10 @@ class Delivery:
             self._announced.append(_maintenance_notice(ended, Status.RESOLVED, now, f"ended by {by}"))
         return ended is not None
 
+    def awaits(self, subject: str) -> bool:
+        """Whether changes of a device of this name are expected."""
+        return self._plan.awaits(subject)
+
     # -- time ------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:

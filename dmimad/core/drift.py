@@ -105,6 +105,23 @@ def judge(
     return replace(judgement, renamed_from=_origins(device, former))
 
 
+def approved_until(
+    device: Device, baseline: Baseline, *, report_unexpected: bool, surroundings: Surroundings
+) -> float | None:
+    """When a device that is approved now will no longer be, if it stays as it is; None: never.
+
+    That is not simply the end of its entry: others may approve the same, and one that is more specific and
+    begins later takes the place of those before it.
+    """
+    for moment in baseline.changes_for(((device.name, device.uuid), *device.former)):
+        if moment > surroundings.now:
+            then = replace(surroundings, now=moment)
+            found = judge(device, baseline, report_unexpected=report_unexpected, surroundings=then)
+            if found.verdict is not Verdict.APPROVED:
+                return moment
+    return None
+
+
 def _judge_tables(
     device: Device, entries: tuple[Entry, ...], valid: tuple[Entry, ...], surroundings: Surroundings
 ) -> Judgement:

@@ -143,6 +143,10 @@ class Plan:
         ]
         return max(fitting, key=lambda each: each.until, default=None)
 
+    def awaits(self, subject: str) -> bool:
+        """Whether changes of a device of this name are expected."""
+        return any(pattern.fullmatch(subject) is not None for pattern in self._patterns.values())
+
     def get(self, id_: str) -> Maintenance | None:
         """One that is in force, or has just ended."""
         return self._active.get(id_) or self._ended.get(id_)

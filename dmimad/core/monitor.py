@@ -593,7 +593,14 @@ class Monitor:
 
     def series(self) -> list[DeviceSeries]:
         """The devices for metrics."""
-        return [self._watch.series(device) for device in self._tracker.devices]
+        return [
+            self._watch.series(device, maintenance=self._delivery.awaits(printable(device.name)))
+            for device in self._tracker.devices
+        ]
+
+    def approved_until(self, now: float) -> float | None:
+        """When the first of the approved devices will no longer be; None: never, or not known yet."""
+        return self._watch.approved_until(self._tracker.devices, now) if self._caught_up else None
 
     def firing(self) -> dict[str, int]:
         """How many alerts fire, by severity."""

@@ -16,7 +16,8 @@ class DeviceSeries:
     """One mapped device.
 
     Names are text (bytes that are not UTF-8 as `\\xNN`), hashes `sha256:<hex>`, provenance the witnesses
-    that say so ("measured", "observed" or "both"); None for an empty slot.
+    that say so ("measured", "observed" or "both"), fingerprints ``config:<hex>``; None for an empty slot,
+    and of fingerprints where nobody has told enough.  ``maintenance``: changes of it are expected.
     """
 
     device: str
@@ -27,6 +28,9 @@ class DeviceSeries:
     drift_inactive: bool
     active_provenance: str | None = None
     inactive_provenance: str | None = None
+    active_fingerprint: str | None = None
+    inactive_fingerprint: str | None = None
+    maintenance: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +40,11 @@ class Snapshot:
     `findings` counts by (code, severity) since the start; `firing` has all three severities, always.
     `position` is the number of records of the present list that are processed, `lag` how many are not yet
     (None: the source does not say how many there are); `pcr_verified` is None without a TPM; `last_read` is
-    in Unix seconds, None before the first read; `live_up` is None without a second witness.
+    in Unix seconds, None before the first read; `live_up` is None without a second witness; `mqtt_enabled` is
+    False where nothing is to be published.
     `reload_success` is when everything that is configured was last accepted, None: never;
-    `certificate_expiry` has our own certificates by use, both in Unix seconds.
+    `certificate_expiry` has our own certificates by use, `baseline_expiry` is when the first of the approved
+    devices will no longer be (None: none is approved for a time), all in Unix seconds.
     """
 
     records: int
@@ -61,3 +67,5 @@ class Snapshot:
     mqtt_rival: bool = False
     reload_success: float | None = None
     certificate_expiry: Mapping[str, float] = field(default_factory=dict)
+    baseline_expiry: float | None = None
+    mqtt_enabled: bool = True

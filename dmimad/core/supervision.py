@@ -24,7 +24,16 @@ from dmimad.core.backing import Names, Number, no_names
 from dmimad.core.baseline import Baseline
 from dmimad.core.checkpoint import Document, items, table
 from dmimad.core.device import Device
-from dmimad.core.drift import Judgement, Surroundings, Verdict, judge, missing, reloaded, removed
+from dmimad.core.drift import (
+    Judgement,
+    Surroundings,
+    Verdict,
+    approved_until,
+    judge,
+    missing,
+    reloaded,
+    removed,
+)
 from dmimad.core.errors import MalformedError
 from dmimad.core.event import printable
 from dmimad.core.finding import Finding, Severity
@@ -32,7 +41,7 @@ from dmimad.core.observation import LiveDevice
 from dmimad.core.registry import number_of
 from dmimad.core.snapshot import DeviceSeries
 from dmimad.core.table import Table
-from dmimad.core.view import device_series, device_view
+from dmimad.core.view import DeviceView, device_series, device_view
 
 #: Findings that are told once and have no end.
 ANNOUNCED = frozenset({"list.restarted", "list.trimmed", "activity.unrecorded", "watch.interrupted"})
@@ -98,8 +107,11 @@ class Supervision:
         self._shown_with: dict[str, dict[Number, tuple[str, ...]]] = {}
         self._stored_moments: dict[str, Moments] = {}
         self._evidence: dict[str, dict[int, tuple[str, str]]] = {}
-        self._documents: dict[str, bytes] = {}
+        self._views: dict[str, DeviceView] = {}
         self._outdated: dict[str, Device] = {}  # devices whose documents are made when they are asked for
+        self._expiries: dict[
+            str, tuple[_Known, float | None]
+        ] = {}  # what was known then, and until when it holds
 
     def restore(self, holding: Iterable[Alert], evidence: Document, moments: Document) -> None:
         """Take over what alerts held before a restart, and what was stored; raises MalformedError."""
@@ -293,7 +305,8 @@ class Supervision:
         self._judged_by.pop(device.key, None)
         self._shown_with.pop(device.key, None)
         self._evidence.pop(device.key, None)
-        self._documents.pop(device.key, None)
+        self._views.pop(device.key, None)
+        self._expiries.pop(device.key, None)
         self._outdated.pop(device.key, None)
         self.changed.add(device.key)
 
@@ -403,20 +416,45 @@ class Supervision:
 
     def retained(self, host: str) -> Mapping[str, bytes]:
         """Topic -> retained payload, for every device that exists."""
+        self._renew_views()
+        return {cloudevent.device_topic(host, key): view.payload for key, view in self._views.items()}
+
+    def _renew_views(self) -> None:
         for key, device in self._outdated.items():
             known = self._known.get(key)
             judgement = Judgement(Verdict.UNKNOWN) if known is None else known.judgement
             asked: dict[Number, tuple[str, ...]] = {}
             self._shown_with[key] = asked
             live = self._live_device(device)
-            self._documents[key] = device_view(device, judgement, live, self._noting(asked))
+            self._views[key] = device_view(device, judgement, live, self._noting(asked))
         self._outdated = {}
-        return {cloudevent.device_topic(host, key): payload for key, payload in self._documents.items()}
 
-    def series(self, device: Device) -> DeviceSeries:
-        """The device for metrics."""
+    def series(self, device: Device, *, maintenance: bool = False) -> DeviceSeries:
+        """The device for metrics; ``maintenance``: changes of it are expected."""
+        self._renew_views()
+        known, view = self._known.get(device.key), self._views.get(device.key)
+        judgement = Judgement(Verdict.UNKNOWN) if known is None else known.judgement
+        return device_series(device, judgement, view or DeviceView(b""), maintenance=maintenance)
+
+    def approved_until(self, devices: Iterable[Device], now: float) -> float | None:
+        """When the first of the approved devices will no longer be; None: never, as far as is known."""
+        if self.baseline.next_change(now) is None:
+            return None
+        ends = [self._approved_until(device, now) for device in devices]
+        return min((end for end in ends if end is not None), default=None)
+
+    def _approved_until(self, device: Device, now: float) -> float | None:
         known = self._known.get(device.key)
-        return device_series(device, Judgement(Verdict.UNKNOWN) if known is None else known.judgement)
+        if known is None or known.judgement.verdict is not Verdict.APPROVED:
+            return None
+        found = self._expiries.get(device.key)
+        if found is None or found[0] is not known:  # it has been judged anew: by another baseline, perhaps
+            around = Surroundings(now, self.names, self._live_device(device))
+            end = approved_until(
+                device, self.baseline, report_unexpected=self.report_unexpected, surroundings=around
+            )
+            self._expiries[device.key] = found = (known, end)
+        return found[1]
 
     def stored(self, key: str) -> dict[str, object]:
         """What is kept with a device, as JSON to store."""

@@ -6,6 +6,7 @@ Source: none; the shapes are a promise (``docs/mqtt.md``).  Decides nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from dmimad.core import cloudevent
 from dmimad.core.backing import Names, no_names
@@ -21,20 +22,36 @@ from dmimad.core.table import Provenance, Table, Target, parse_targets
 MAX_TARGETS_TOLD = 1024
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceView:
+    """The retained document, and the fingerprints in it: to make one costs a hash of the whole table."""
+
+    payload: bytes
+    active_fingerprint: str | None = None
+    inactive_fingerprint: str | None = None
+
+
 def device_view(
     device: Device, judgement: Judgement, live: LiveDevice | None, names: Names = no_names
-) -> bytes:
-    """The retained document.
+) -> DeviceView:
+    """A device as subscribers see it.
 
     Args:
         live: what the last observation said of the device.
         names: of the devices below, for the fingerprints.
     """
-    return cloudevent.encode(_document(device, judgement, live, names))
+    active = _fingerprint(device.active, None if live is None else live.active, names)
+    inactive = _fingerprint(device.inactive, None if live is None else live.inactive, names)
+    document = _document(device, judgement, live, (active, inactive))
+    return DeviceView(cloudevent.encode(document), active, inactive)
+
+
+def _fingerprint(slot: Table | None, live: LiveTable | None, names: Names) -> str | None:
+    return None if slot is None else configuration_of(slot, live, names).fingerprint
 
 
 def _document(
-    device: Device, judgement: Judgement, live: LiveDevice | None, names: Names
+    device: Device, judgement: Judgement, live: LiveDevice | None, fingerprints: tuple[str | None, str | None]
 ) -> dict[str, object]:
     active = None if live is None else live.active
     inactive = None if live is None else live.inactive
@@ -44,8 +61,8 @@ def _document(
         "uuid": printable(device.uuid),
         "major": device.major,
         "minor": device.minor,
-        "active": _slot_view(device.active, device.changed_at, active, names),
-        "inactive": _slot_view(device.inactive, device.staged_at, inactive, names),
+        "active": _slot_view(device.active, device.changed_at, active, fingerprints[0]),
+        "inactive": _slot_view(device.inactive, device.staged_at, inactive, fingerprints[1]),
         "live": live is not None,
         "suspended": None if live is None else live.suspended,
         "event_nr": None if live is None else live.event_nr,
@@ -55,14 +72,14 @@ def _document(
 
 
 def _slot_view(
-    slot: Table | None, record: int, live: LiveTable | None, names: Names
+    slot: Table | None, record: int, live: LiveTable | None, fingerprint: str | None
 ) -> dict[str, object] | None:
     if slot is None:
         return None
     observed = slot.provenance is Provenance.OBSERVED
     return {
         "hash": slot.label,
-        "fingerprint": configuration_of(slot, live, names).fingerprint,
+        "fingerprint": fingerprint,
         "name": printable(slot.name),
         "uuid": printable(slot.uuid),
         "num_targets": slot.num_targets,
@@ -82,8 +99,15 @@ def _targets(slot: Table, live: LiveTable | None) -> list[dict[str, object]]:
     ]
 
 
-def device_series(device: Device, judgement: Judgement) -> DeviceSeries:
-    """The device for metrics."""
+def device_series(
+    device: Device, judgement: Judgement, view: DeviceView, *, maintenance: bool = False
+) -> DeviceSeries:
+    """The device for metrics.
+
+    Args:
+        view: of the same device.
+        maintenance: whether changes of it are expected.
+    """
     return DeviceSeries(
         printable(device.name),
         printable(device.uuid),
@@ -93,4 +117,7 @@ def device_series(device: Device, judgement: Judgement) -> DeviceSeries:
         judgement.drift_inactive,
         None if device.active is None else device.active.provenance.value,
         None if device.inactive is None else device.inactive.provenance.value,
+        view.active_fingerprint,
+        view.inactive_fingerprint,
+        maintenance,
     )

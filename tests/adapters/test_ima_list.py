@@ -178,6 +178,20 @@ class TestGrowth:
             kernel.append(b"third, fourth", 2)
             assert await batch(events) == [Chunk(b"third, fourth", 20), CaughtUp(4)]
 
+    async def test_what_is_still_to_be_read_is_counted_before_it_is_read(
+        self, kernel: Securityfs, hold_open: bool
+    ) -> None:
+        kernel.append(b"a, b", 2)
+        source = kernel.source(hold_open=hold_open)
+        counted = [source.count]
+        async with aclosing(source.events(0)) as events:
+            for expected in (Chunk(b"a, b", 0), CaughtUp(2), Chunk(b"c", 4)):
+                assert await anext(events) == expected
+                counted.append(source.count)
+                if expected == Chunk(b"a, b", 0):
+                    kernel.append(b"c", 3)
+        assert counted == [None, 2, 2, 5]
+
     async def test_an_empty_list_is_caught_up_with(self, kernel: Securityfs, hold_open: bool) -> None:
         async with aclosing(kernel.source(hold_open=hold_open).events(0)) as events:
             assert await batch(events) == [CaughtUp(0)]

@@ -51,8 +51,20 @@ SNAPSHOT = Snapshot(
     records=154,
     dm_events={"table_load": 60, "device_resume": 58},
     devices=(
-        DeviceSeries("vg-root", "LVM-x", HASH_A, None, False, False, "both"),
-        DeviceSeries("image", "", HASH_A, HASH_B, False, True, "observed", "measured"),
+        DeviceSeries("vg-root", "LVM-x", HASH_A, None, False, False, "both", None, "c:a"),
+        DeviceSeries(
+            "image",
+            "",
+            HASH_A,
+            HASH_B,
+            False,
+            True,
+            "observed",
+            "measured",
+            None,
+            "c:b",
+            maintenance=True,
+        ),
     ),
     findings={("drift.inactive", "warning"): 2, ("list.restarted", "info"): 1},
     firing={"info": 0, "warning": 1, "critical": 0},
@@ -69,6 +81,7 @@ SNAPSHOT = Snapshot(
     observations=17,
     reload_success=1_795_348_980.25,
     certificate_expiry={"mqtt": 1_800_000_000.0},
+    baseline_expiry=1_800_000_100.0,
 )
 EMPTY = Snapshot(
     records=0,
@@ -107,7 +120,10 @@ def series(text: str) -> dict[str, float]:
 
 
 def hostile_devices() -> Snapshot:
-    devices = [DeviceSeries(name, name, HASH_A, HASH_B, True, False, "both", "observed") for name in HOSTILE]
+    devices = [
+        DeviceSeries(name, name, HASH_A, HASH_B, True, False, "both", "observed", "config:a", None, True)
+        for name in HOSTILE
+    ]
     return dataclasses.replace(SNAPSHOT, devices=devices)
 
 
@@ -144,6 +160,7 @@ def test_every_metric_by_name_label_and_value() -> None:
         "dmimad_outbox_pending": 4,
         "dmimad_outbox_dead_total": 5,
         "dmimad_mqtt_connected": 1,
+        "dmimad_mqtt_enabled": 1,
         "dmimad_mqtt_host_id_taken": 0,
         "dmimad_store_up": 1,
         "dmimad_config_last_reload_successful": 0,
@@ -153,6 +170,11 @@ def test_every_metric_by_name_label_and_value() -> None:
         'dmimad_device_witness_info{device="vg-root",provenance="both",slot="active",uuid="LVM-x"}': 1,
         'dmimad_device_witness_info{device="image",provenance="observed",slot="active",uuid=""}': 1,
         'dmimad_device_witness_info{device="image",provenance="measured",slot="inactive",uuid=""}': 1,
+        'dmimad_device_configuration_info{device="vg-root",fingerprint="c:a",slot="active",uuid="LVM-x"}': 1,
+        'dmimad_device_configuration_info{device="image",fingerprint="c:b",slot="inactive",uuid=""}': 1,
+        'dmimad_device_maintenance{device="vg-root",uuid="LVM-x"}': 0,
+        'dmimad_device_maintenance{device="image",uuid=""}': 1,
+        "dmimad_baseline_expiry_timestamp_seconds": 1_800_000_100,
         "dmimad_live_up": 1,
         "dmimad_live_observations_total": 17,
     }
@@ -170,6 +192,7 @@ def test_before_anything_happened() -> None:
         "dmimad_outbox_pending": 0,
         "dmimad_outbox_dead_total": 0,
         "dmimad_mqtt_connected": 0,
+        "dmimad_mqtt_enabled": 1,
         "dmimad_mqtt_host_id_taken": 0,
         "dmimad_store_up": 1,
         "dmimad_config_last_reload_successful": 1,
@@ -180,6 +203,10 @@ def test_before_anything_happened() -> None:
 
 def test_pcr_that_does_not_match_is_zero_not_absent() -> None:
     assert series(exposed(dataclasses.replace(SNAPSHOT, pcr_verified=False)))["dmimad_pcr_verified"] == 0
+
+
+def test_a_broker_that_is_not_wanted_is_not_one_that_is_away() -> None:
+    assert series(exposed(dataclasses.replace(EMPTY, mqtt_enabled=False)))["dmimad_mqtt_enabled"] == 0
 
 
 def test_an_observer_that_is_down_is_zero_not_absent() -> None:
@@ -262,13 +289,22 @@ def test_hostile_names_come_back_unchanged() -> None:
     }
     expected = {("active", "both"), ("inactive", "observed")}
     assert witnesses == {(name, *each) for name in HOSTILE for each in expected}
+    configurations = {
+        (sample.labels["device"], sample.labels["slot"], sample.labels["fingerprint"])
+        for sample in families["dmimad_device_configuration_info"].samples
+    }
+    assert configurations == {(name, "active", "config:a") for name in HOSTILE}
+    expected_changes = {
+        sample.labels["device"]: sample.value for sample in families["dmimad_device_maintenance"].samples
+    }
+    assert expected_changes == dict.fromkeys(HOSTILE, 1)
     assert [sample.value for sample in families["dmimad_source_up"].samples] == [1]
 
 
 def test_devices_that_share_a_name_share_series() -> None:
     twins = (
-        DeviceSeries("a", "u", HASH_A, None, True, False, "both"),
-        DeviceSeries("a", "u", HASH_A, HASH_B, False, False, "both", "observed"),
+        DeviceSeries("a", "u", HASH_A, None, True, False, "both", maintenance=True),
+        DeviceSeries("a", "u", HASH_A, HASH_B, False, False, "both", "observed", "config:a"),
         DeviceSeries("a", "u", HASH_B, None, drift_active=False, drift_inactive=False),
     )
     found = series(exposed(dataclasses.replace(EMPTY, devices=twins)))  # which refuses what is there twice
@@ -281,6 +317,8 @@ def test_devices_that_share_a_name_share_series() -> None:
         f'dmimad_device_table_info{{device="a",hash="{HASH_B}",slot="inactive",uuid="u"}}': 1,
         'dmimad_device_witness_info{device="a",provenance="both",slot="active",uuid="u"}': 1,
         'dmimad_device_witness_info{device="a",provenance="observed",slot="inactive",uuid="u"}': 1,
+        'dmimad_device_configuration_info{device="a",fingerprint="config:a",slot="active",uuid="u"}': 1,
+        'dmimad_device_maintenance{device="a",uuid="u"}': 1,
     }
     assert found["dmimad_devices"] == 3
 

@@ -484,6 +484,28 @@ def test_when_something_changes_next() -> None:
     assert parse("[[device]]", 'name = "a"').next_change(0.0) is None
 
 
+def test_when_something_changes_for_a_device() -> None:
+    found = parse(
+        "[[device]]",
+        'name = "a"',
+        "not_before = 1970-01-01T00:00:10Z",
+        "not_after = 1970-01-01T00:00:40Z",
+        "[[device]]",
+        'uuid = "U"',
+        "not_after = 1970-01-01T00:00:20Z",
+        "[[device]]",
+        'name = "a*"',
+        "not_after = 1970-01-01T00:00:30Z",
+        "[[device]]",
+        'name = "b"',
+        "not_after = 1970-01-01T00:00:50Z",
+    )
+    assert found.changes_for([(b"a", b"")]) == (10.0, 30.0, 40.0)
+    assert found.changes_for([(b"ab", b"U")]) == (20.0, 30.0)
+    assert found.changes_for([(b"c", b""), (b"b", b"")]) == (50.0,)
+    assert found.changes_for([(b"c", b"")]) == ()
+
+
 def test_what_has_not_begun_takes_nothing_from_what_is_approved_until_then() -> None:
     found = parse(
         "[[device]]",

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from dmimad.core.baseline import Baseline, parse_baseline
 from dmimad.core.configuration import configuration_of
 from dmimad.core.device import Device
-from dmimad.core.drift import Judgement, Surroundings, Verdict, judge, missing, reloaded, removed
+from dmimad.core.drift import (
+    Judgement,
+    Surroundings,
+    Verdict,
+    approved_until,
+    judge,
+    missing,
+    reloaded,
+    removed,
+)
 from dmimad.core.event import Identity
 from dmimad.core.finding import CODES, Difference, Finding, Severity, make_finding
 from dmimad.core.observation import LiveDevice, LiveTable, LiveTarget
@@ -428,6 +437,39 @@ def test_what_is_asked_for_is_asked_for_in_its_time() -> None:
     assert missing([], baseline(text), now=100.0) == {}
     assert removed(device(GOOD), baseline(entry(UNTIL)), 9, now=99.0) is not None
     assert removed(device(GOOD), baseline(entry(UNTIL)), 9, now=100.0) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "until"),
+    [
+        (entry(BY_PRINT), None),
+        (entry(BY_PRINT, UNTIL), 100.0),
+        (entry(UNTIL), 100.0),
+        (entry(BY_PRINT, UNTIL) + entry(BY_PRINT), None),  # another one approves it for ever
+        (entry(BY_PRINT, UNTIL) + entry(BY_PRINT, FROM), None),  # and goes on without a gap
+        (entry(BY_PRINT, UNTIL) + entry(BY_PRINT, "not_before = 1970-01-01T00:01:41Z"), 100.0),
+        (entry(BY_PRINT, UNTIL) + entry(BY_PRINT, "not_after = 1970-01-01T00:03:20Z"), 200.0),
+        ('[[device]]\nname = "a*"\n' + entry(f'fingerprints = ["{print_of(WEAK)}"]', FROM), 100.0),
+        ('[[device]]\nname = "b*"\n' + UNTIL + "\n" + entry(BY_PRINT), None),  # of others
+    ],
+)
+def test_until_when_a_device_is_approved(text: str, until: float | None) -> None:
+    found, made = baseline(text), device(table(CRYPT))
+    assert held(made, text, now=50.0).verdict is Verdict.APPROVED
+    ends = approved_until(made, found, report_unexpected=True, surroundings=around(50.0))
+    assert ends == until
+    if until is not None:
+        assert held(made, text, now=until).verdict is not Verdict.APPROVED
+        after = around(until)
+        assert approved_until(made, found, report_unexpected=True, surroundings=after) in (None, 101.0)
+
+
+def test_until_when_a_renamed_device_is_approved() -> None:
+    text = '[[device]]\nname = "a"\nallow = ["rename"]\n' + UNTIL + "\n"
+    made = device(GOOD, name=b"b")._replace(former=(Identity(b"a", b""),))
+    assert held(made, text, now=50.0).verdict is Verdict.APPROVED
+    ends = approved_until(made, baseline(text), report_unexpected=True, surroundings=around(50.0))
+    assert ends == 100.0
 
 
 # -- who it is -----------------------------------------------------------------------------

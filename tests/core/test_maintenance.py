@@ -56,8 +56,10 @@ def test_somebody_ends_it() -> None:
     desk = Desk()
     begun = begin(desk)
     desk.commit()
+    assert [desk.delivery.awaits(name) for name in ("vg0-root", "vg1-root")] == [True, False]
     assert desk.delivery.end_maintenance(begun.id, "bob", desk.now)
     assert not desk.delivery.end_maintenance(begun.id, "bob", desk.now)
+    assert not desk.delivery.awaits("vg0-root")
     (notice,) = desk.commit()
     assert notice.alert.finding.message.endswith("; over: ended by bob")
     assert desk.due() == []

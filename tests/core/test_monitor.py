@@ -38,6 +38,13 @@ def fingerprint(start: int) -> str:
     return "config:" + hashlib.sha256(text.encode()).hexdigest()
 
 
+def at(start: str) -> str:
+    """The fingerprint of a linear table that begins there."""
+    settings = f'["device_name","number:1:0","device"],["start","{start}"]'
+    text = f'["dmimad-config-1",[[8,"linear",[{settings}]]]]'
+    return "config:" + hashlib.sha256(text.encode()).hexdigest()
+
+
 # -- the main path -------------------------------------------------------------------------
 
 
@@ -47,7 +54,8 @@ def test_without_a_baseline_devices_are_followed_and_nothing_is_told() -> None:
     host.kernel.load(b"a", BAD)
     assert host.look() == []
     good, bad = label("a", GOOD), label("a", BAD)
-    assert host.monitor.series() == [DeviceSeries("a", "", good, bad, False, False, "measured", "measured")]
+    staged = DeviceSeries("a", "", good, bad, False, False, "measured", "measured", at("0"), at("8"))
+    assert host.monitor.series() == [staged]
     assert (host.monitor.records, host.monitor.position, host.monitor.broken) == (5, 5, "")
     assert {kind: count for kind, count in host.monitor.dm_events.items() if count} == {
         "table_load": 2,
@@ -1032,6 +1040,46 @@ def test_a_device_below_that_changes_its_name_is_found_when_the_list_is_read() -
     names[1, 0] = ("serial:y",)
     host.see(30.0)
     assert host.tick(40.0) == [("drift.active", "firing", "a")]
+
+
+def test_until_when_the_devices_are_approved() -> None:
+    host = Host(
+        listed(
+            f'name = "a"\nhashes = ["{label("a", GOOD)}"]\nnot_after = 1970-01-01T00:03:20Z',
+            'name = "b"\nnot_after = 1970-01-01T00:05:00Z',
+            'name = "c"\nnot_after = 1970-01-01T00:02:00Z',
+        )
+    )
+    host.kernel.create(b"a", GOOD)
+    host.kernel.create(b"b", BAD)
+    assert host.monitor.approved_until(90.0) is None  # nothing has been read
+    host.look(100.0)
+    assert host.monitor.approved_until(100.0) == 200.0  # there is no c
+    assert host.monitor.approved_until(110.0) == 200.0
+    host.kernel.load(b"a", BAD)
+    host.look(120.0)
+    assert host.monitor.approved_until(120.0) == 300.0  # a is not approved now, whatever comes
+    host.kernel.clear(b"a")
+    host.look(130.0)
+    assert host.monitor.approved_until(130.0) == 200.0
+    host.tick(200.0)
+    assert host.monitor.approved_until(200.0) == 300.0
+    host.tick(300.0)
+    assert host.monitor.approved_until(300.0) is None
+    host.monitor.set_baseline(approved(a=(GOOD,)), 301.0)
+    assert host.monitor.approved_until(301.0) is None
+
+
+def test_another_baseline_approves_for_another_time() -> None:
+    host = Host(for_a_time("not_after = 1970-01-01T00:03:20Z"))
+    host.kernel.create(b"a", GOOD)
+    host.look(100.0)
+    assert host.monitor.approved_until(100.0) == 200.0
+    host.monitor.set_baseline(for_a_time("not_after = 1970-01-01T00:05:00Z"), 101.0)
+    assert host.monitor.approved_until(101.0) == 300.0
+    host.kernel.remove(b"a")
+    host.look(102.0)
+    assert host.monitor.approved_until(102.0) is None
 
 
 def moments_of(host: Host) -> list[float | None]:

@@ -13,7 +13,7 @@ from dmimad.core.drift import Judgement, Verdict
 from dmimad.core.observation import LiveDevice, LiveTable, LiveTarget
 from dmimad.core.snapshot import DeviceSeries
 from dmimad.core.table import Provenance, Table
-from dmimad.core.view import MAX_TARGETS_TOLD, device_series, device_view
+from dmimad.core.view import MAX_TARGETS_TOLD, DeviceView, device_series, device_view
 
 HASH = bytes(range(32))
 LABEL = "sha256:" + HASH.hex()
@@ -53,7 +53,7 @@ def live(**changes: Any) -> LiveDevice:
 
 def view(made: Device, seen: LiveDevice | None = None, **judged: Any) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(
-        device_view(made, Judgement(judged.pop("verdict", Verdict.UNKNOWN), **judged), seen)
+        device_view(made, Judgement(judged.pop("verdict", Verdict.UNKNOWN), **judged), seen).payload
     )
     return document
 
@@ -156,11 +156,23 @@ def test_of_a_long_table_not_all_targets_are_told(count: int) -> None:
 
 
 def test_series() -> None:
-    assert device_series(device(), Judgement(Verdict.UNKNOWN)) == DeviceSeries(
+    assert device_series(device(), Judgement(Verdict.UNKNOWN), DeviceView(b"")) == DeviceSeries(
         "a\\xff", "u", None, None, False, False
     )
     made = device(active=table(Provenance.BOTH), inactive=table(Provenance.OBSERVED, hash=b"\1" * 32))
-    assert device_series(made, Judgement(Verdict.DRIFT, True, False)) == DeviceSeries(
-        "a\\xff", "u", LABEL, "sha256:" + "01" * 32, True, False, "both", "observed"
+    drift, seen = Judgement(Verdict.DRIFT, True, False), DeviceView(b"{}", "config:a", "config:b")
+    assert device_series(made, drift, seen) == DeviceSeries(
+        "a\\xff", "u", LABEL, "sha256:" + "01" * 32, True, False, "both", "observed", "config:a", "config:b"
     )
-    assert device_series(made, Judgement(Verdict.DRIFT, False, True)).drift_inactive is True
+    assert device_series(made, Judgement(Verdict.DRIFT, False, True), seen).drift_inactive is True
+    assert device_series(made, drift, seen, maintenance=True).maintenance is True
+
+
+def test_the_fingerprints_of_a_view_are_those_in_its_document() -> None:
+    made = device(active=table(), inactive=table(num_targets=3))  # of which one was not told
+    shown = device_view(made, Judgement(Verdict.UNKNOWN), None)
+    assert (shown.active_fingerprint, shown.inactive_fingerprint) == (FINGERPRINT, None)
+    document = json.loads(shown.payload)
+    assert (document["active"]["fingerprint"], document["inactive"]["fingerprint"]) == (FINGERPRINT, None)
+    nothing = device_view(device(), Judgement(Verdict.UNKNOWN), None)
+    assert (nothing.active_fingerprint, nothing.inactive_fingerprint) == (None, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -23,6 +24,8 @@ NAMES = {
     "dmimad_device_drift",
     "dmimad_device_table_info",
     "dmimad_device_witness_info",
+    "dmimad_device_configuration_info",
+    "dmimad_device_maintenance",
     "dmimad_live_observations_total",
     "dmimad_findings_total",
     "dmimad_alerts_firing",
@@ -34,6 +37,7 @@ NAMES = {
     "dmimad_outbox_pending",
     "dmimad_outbox_dead_total",
     "dmimad_mqtt_connected",
+    "dmimad_mqtt_enabled",
     "dmimad_mqtt_host_id_taken",
     "dmimad_store_up",
     "dmimad_config_last_reload_successful",
@@ -86,7 +90,16 @@ class TestMetrics:
             found = await daemon.metrics()
             labels = {"device": "linear1", "uuid": ""}
             about = {key: value for key, value in found.items() if dict(key[1]).get("device") == "linear1"}
+            configured = [dict(key[1]) for key in about if key[0] == "dmimad_device_configuration_info"]
+            prints = {each["slot"]: each["fingerprint"] for each in configured}
+            assert all(re.fullmatch(r"config:[0-9a-f]{64}", each) for each in prints.values())
+            assert prints["active"] != prints["inactive"]
             assert about == {
+                series("dmimad_device_maintenance", **labels): 0,
+                **{
+                    series("dmimad_device_configuration_info", slot=slot, fingerprint=each, **labels): 1
+                    for slot, each in prints.items()
+                },
                 series("dmimad_device_drift", slot="active", **labels): 1,
                 series("dmimad_device_drift", slot="inactive", **labels): 1,
                 series("dmimad_device_table_info", slot="active", hash=load_hash(records[5]), **labels): 1,

@@ -112,6 +112,11 @@ class KernelList:
         return self._chosen
 
     @property
+    def count(self) -> int | None:
+        """Records that the kernel had counted when this was last looked at; None: it does not say."""
+        return number_of(self._count.seen)
+
+    @property
     def turns(self) -> int:
         """Grows as long as the list is looked at or waited for, and stands still if that hangs."""
         return self._steps + self._count.turns
