@@ -15,7 +15,7 @@ from dmimad.adapters.control.client import ask
 from dmimad.commands.control_socket import add_socket_arguments, socket_path
 from dmimad.commands.plain_text import plain
 from dmimad.commands.status_document import list_in, table_in
-from dmimad.commands.status_page import maintenance_text
+from dmimad.commands.status_facts import maintenance_text
 from dmimad.core.errors import AdapterError
 
 SUMMARY = "expect changes of some devices for a while"

@@ -1,6 +1,7 @@
 """Texts from outside for a terminal: harmless, and of known width.
 
-Source: Unicode Standard Annex 11 for what takes two columns.
+Source: Unicode Standard Annex 11 for what takes two columns; no-color.org for NO_COLOR,
+bixense.com/clicolors for CLICOLOR_FORCE.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import TextIO
 
 MAX_TEXT_CHARS = 1000
 """Of one text from outside."""
+_EMOJI_STYLE = "\ufe0f"
+"""Takes no column, but some terminals make the character before it wider."""
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -33,12 +36,18 @@ def one_line(text: str) -> str:
 
 
 def columns_of(text: str) -> int:
-    """How wide a terminal shows it."""
+    """How wide a terminal shows it; rarely it shows it narrower, never wider."""
     if text.isascii():
         return len(text)
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
-    )
+    return sum(map(_columns, text))
+
+
+def _columns(character: str) -> int:
+    if unicodedata.east_asian_width(character) in "WF":
+        return 2
+    if character == _EMOJI_STYLE:
+        return 1
+    return 0 if unicodedata.category(character) in ("Mn", "Me") else 1
 
 
 def cut(text: str, width: int, ellipsis: str = "…") -> str:
@@ -46,6 +55,17 @@ def cut(text: str, width: int, ellipsis: str = "…") -> str:
     if columns_of(text) <= width:
         return text
     return _beginning(text, width - len(ellipsis)) + ellipsis
+
+
+def cut_within(text: str, width: int, ellipsis: str = "…") -> str:
+    """At most so wide; the middle goes, for names that begin alike differ at their end."""
+    if columns_of(text) <= width:
+        return text
+    room = max(width - len(ellipsis), 0)
+    head = _beginning(text, room - room // 2)
+    backwards = text[::-1]
+    end = _beginning(backwards, room - columns_of(head))[::-1]
+    return head + ellipsis + end.lstrip("".join(c for c in set(end) if not _columns(c)))
 
 
 def wrapped(text: str, width: int) -> list[str]:
@@ -99,12 +119,34 @@ def seconds_of(moment: object) -> float | None:
 def local_time(moment: object, form: str = "%Y-%m-%d %H:%M:%S") -> str:
     """An RFC 3339 time as the clock on the wall shows it."""
     seconds = seconds_of(moment)
-    return "?" if seconds is None else datetime.datetime.fromtimestamp(seconds).astimezone().strftime(form)
+    return "?" if seconds is None else clock_time(seconds, form)
 
 
-def coloured(out: TextIO) -> bool:
-    """Whether colours are wanted: on a terminal that knows them, unless NO_COLOR is set."""
-    return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+def clock_time(seconds: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """Unix seconds as the clock on the wall shows them."""
+    try:
+        return datetime.datetime.fromtimestamp(seconds).astimezone().strftime(form)
+    except (ValueError, OverflowError, OSError):
+        return "?"
+
+
+def coloured(out: TextIO, when: str = "auto") -> bool:
+    """Whether colours are wanted: ``always``, ``never``, or ``auto``.
+
+    That is: on a terminal that knows them, unless NO_COLOR is set; elsewhere if CLICOLOR_FORCE is.
+    """
+    if when != "auto":
+        return when == "always"
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("CLICOLOR_FORCE", "0") not in ("", "0"):
+        return True
+    return out.isatty() and moves_the_cursor()
+
+
+def moves_the_cursor() -> bool:
+    """Whether the terminal, if there is one, knows more than lines."""
+    return os.environ.get("TERM", "dumb") != "dumb"
 
 
 def encodes(out: TextIO, text: str) -> bool:

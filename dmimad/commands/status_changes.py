@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 from dmimad.commands.plain_text import local_time, plain, seconds_of
 from dmimad.commands.status_document import Document, count_of, list_in, table_in
-from dmimad.commands.status_page import maintenance_text, pcr_text, tables_text
+from dmimad.commands.status_facts import maintenance_text, pcr_text
+from dmimad.commands.status_page import tables_text
 
 _CLOCK = "%H:%M:%S"
 

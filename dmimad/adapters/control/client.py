@@ -80,6 +80,10 @@ class Conversation:
     ) -> None:
         self.close()
 
+    def fileno(self) -> int:
+        """To wait on it together with others; what has come already is told by ``next(0)`` alone."""
+        return self._socket.fileno()
+
     def close(self) -> None:
         """The daemon forgets the request."""
         self._socket.close()
