@@ -82,8 +82,8 @@ class Emulated:
                 raise AssertionError(f"it has ended; on the screen:\n{self.text}")
 
     def until_shown(self, *texts: str) -> None:
-        """Until all of these are on the screen."""
-        self.until(lambda: all(text in self.text for text in texts))
+        """Until all of these are on the screen, and all else that was drawn with them."""
+        self.until(lambda: self._drawn() and all(text in self.text for text in texts))
 
     def type(self, keys: str) -> None:
         os.write(self._ours, keys.encode())
@@ -118,6 +118,10 @@ class Emulated:
 
     def _set_size(self, columns: int, rows: int) -> None:
         ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def _drawn(self) -> bool:
+        """Nothing is missing of what began at the upper left corner."""
+        return self.written.rfind("\x1b[J") >= self.written.rfind("\x1b[H")
 
     def _take(self) -> None:
         piece = os.read(self._ours, 65536)
