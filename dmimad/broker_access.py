@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from dmimad.adapters.certificates import expiry
 from dmimad.adapters.credentials import explained, readable
-from dmimad.adapters.metrics_server import server_context
+from dmimad.adapters.http.tls import server_context
 from dmimad.adapters.mqtt.tls import Credentials, read_credentials
 from dmimad.core.errors import AdapterError
 from dmimad.core.transport import uses_tls

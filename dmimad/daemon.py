@@ -23,6 +23,7 @@ from dmimad.adapters.block_names import BlockNames
 from dmimad.adapters.control.server import ControlServer, user_ids
 from dmimad.adapters.directory_watch import DirectoryWatch
 from dmimad.adapters.file_list import FileList
+from dmimad.adapters.http.metrics import MetricsServer
 from dmimad.adapters.ima_list import (
     COUNT_DESCRIPTOR,
     LIST_DESCRIPTOR,
@@ -33,7 +34,6 @@ from dmimad.adapters.ima_list import (
 from dmimad.adapters.live.client import LiveClient
 from dmimad.adapters.live.connect import connector
 from dmimad.adapters.metrics import DaemonCollector, registry
-from dmimad.adapters.metrics_server import MetricsServer
 from dmimad.adapters.mqtt import Publisher
 from dmimad.adapters.service import ServiceManager, passed_descriptors
 from dmimad.adapters.tpm import Tpm

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from dmimad.adapters.credentials import explained
-from dmimad.adapters.metrics_server import server_context
+from dmimad.adapters.http.tls import server_context
 from dmimad.baselines import Baselines, signer, trusted_keys
 from dmimad.broker_access import BrokerAccess, KeptCredentials, certificate_expiry, with_readable_files
 from dmimad.config import in_clear

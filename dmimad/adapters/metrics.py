@@ -1,4 +1,4 @@
-"""Prometheus metrics: a collector over a snapshot; `metrics_server` serves it.
+"""Prometheus metrics: a collector over a snapshot; `http.metrics` serves it.
 
 Source: Prometheus' text exposition format 0.0.4 and its naming practices (`promtool check metrics`).
 

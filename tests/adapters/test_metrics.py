@@ -21,10 +21,12 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.typing import FilteringBoundLogger
 
-from dmimad.adapters import metrics, metrics_server
+from dmimad.adapters import metrics
+from dmimad.adapters.http import server as http_server
+from dmimad.adapters.http.metrics import MetricsServer
+from dmimad.adapters.http.tls import MAX_FILE_BYTES, server_context
 from dmimad.adapters.log import open_log
 from dmimad.adapters.metrics import DaemonCollector, registry
-from dmimad.adapters.metrics_server import MAX_FILE_BYTES, MetricsServer, server_context
 from dmimad.core.errors import AdapterError
 from dmimad.core.snapshot import DeviceSeries, Snapshot
 from tests.certificates import Authority
@@ -518,7 +520,7 @@ async def test_stop_ends_connections_that_wait(log: FilteringBoundLogger) -> Non
 async def test_a_request_too_long_or_too_slow_is_dropped(
     log: FilteringBoundLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrics_server, "REQUEST_SECONDS", 0.05)
+    monkeypatch.setattr(http_server, "REQUEST_SECONDS", 0.05)
     async with serving(log) as server:
         for request in (b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000, b"GET / HTT", b""):
             with suppress(ConnectionError):  # or so, if not all of the request was read
@@ -532,7 +534,7 @@ async def test_of_too_many_connections_the_oldest_has_to_go(log: FilteringBoundL
         found = urlsplit(server.url)
         idle = [
             await asyncio.open_connection(found.hostname, found.port)
-            for _ in range(metrics_server.MAX_CONNECTIONS)
+            for _ in range(http_server.MAX_CONNECTIONS)
         ]
         assert (await raw(server, b"GET / HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
         with suppress(ConnectionError):  # or so
@@ -595,11 +597,11 @@ class TestTls:
             found = urlsplit(running.url)
             idle = [
                 await asyncio.open_connection(found.hostname, found.port)
-                for _ in range(metrics_server.MAX_CONNECTIONS * 2)
+                for _ in range(http_server.MAX_CONNECTIONS * 2)
             ]
             assert (await secure(running, mine)).startswith(b"HTTP/1.1 200 OK\r\n")
             idle[-1][1].write(b"GET / HTTP/1.1\r\n\r\n")  # nothing of TLS
-            for reader, _ in idle[: metrics_server.MAX_CONNECTIONS]:
+            for reader, _ in idle[: http_server.MAX_CONNECTIONS]:
                 with suppress(ConnectionError):
                     assert await reader.read() == b""
             assert b"HTTP/1.1" not in await idle[-1][0].read()
@@ -612,7 +614,7 @@ class TestTls:
     async def test_a_handshake_too_slow_is_dropped(
         self, log: FilteringBoundLogger, authority: Authority, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(metrics_server, "REQUEST_SECONDS", 0.05)
+        monkeypatch.setattr(http_server, "REQUEST_SECONDS", 0.05)
         server = authority.sign("server")
         async with serving(
             log, tls=server_context(Files(str(server.certificate), str(server.key)))
