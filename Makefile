@@ -19,7 +19,7 @@ demo: $(VENV)/.installed-demo  ## The whole pipeline in 20 seconds: no root, no 
 	$(VENV)/bin/dmimad demo $(ARGS)
 
 test: $(VENV)/.installed-dev  ## All tests, and full branch coverage of the core
-	@sh scripts/debian-packages.sh mosquitto:mosquitto promtool:prometheus systemd-analyze:systemd openssl:openssl
+	@sh scripts/debian-packages.sh mosquitto:mosquitto promtool:prometheus systemd-analyze:systemd openssl:openssl chromium:chromium
 	@sh scripts/test.sh $(VENV) $(ARGS)
 
 test-vm: $(VENV)/.installed-dev  ## The product on real kernels in virtual machines (see tests/vm; needs root)

@@ -39,6 +39,8 @@ port = {mqtt_port}
 [metrics]
 address = "{host}"
 port = {metrics_port}
+[page]
+enabled = false
 [control]
 socket = ""
 [state]

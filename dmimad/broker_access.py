@@ -24,13 +24,16 @@ from dmimad.adapters.http.tls import server_context
 from dmimad.adapters.mqtt.tls import Credentials, read_credentials
 from dmimad.core.errors import AdapterError
 from dmimad.core.transport import uses_tls
-from dmimad.settings import MetricsSettings, MqttSettings, Settings
+from dmimad.settings import MetricsSettings, MqttSettings, PageSettings, Settings
 
 SERVICE_USER = "dmimad"
 SOON_SECONDS = 14 * 24 * 3600.0
 """A certificate that expires so soon is worth a warning."""
 
-_Section = TypeVar("_Section", MqttSettings, MetricsSettings)
+Served = MetricsSettings | PageSettings
+"""An endpoint that others connect to."""
+
+_Section = TypeVar("_Section", bound=MqttSettings | MetricsSettings | PageSettings)
 
 
 def with_readable_files(section: _Section, environ: Mapping[str, str]) -> _Section:
@@ -42,7 +45,7 @@ def with_readable_files(section: _Section, environ: Mapping[str, str]) -> _Secti
     return replace(section, **found)
 
 
-def certificate_expiry(section: MqttSettings | MetricsSettings) -> float | None:
+def certificate_expiry(section: MqttSettings | Served) -> float | None:
     """When our own certificate for this use expires, in Unix seconds; None without a usable one."""
     if section.tls_cert_file:
         with contextlib.suppress(AdapterError):  # told where it is used
@@ -124,7 +127,7 @@ def service_users() -> tuple[int, ...]:
 
 def check_files(settings: Settings, environ: Mapping[str, str], now: float) -> Checked:
     """Whether the daemon could use them; raises AdapterError with what is wrong."""
-    mqtt, metrics = settings.mqtt, settings.metrics
+    mqtt = settings.mqtt
     fine, warnings, users = [], [], service_users()
     if mqtt.enabled:
         found = with_readable_files(mqtt, environ)
@@ -132,17 +135,19 @@ def check_files(settings: Settings, environ: Mapping[str, str], now: float) -> C
         how = "TLS, verified by " + (mqtt.tls_ca_file or "the system's CAs") if uses_tls(mqtt) else "no TLS"
         fine.append(f"mqtt: {mqtt.host}:{mqtt.port}, {how}")
         warnings += _expiring("mqtt.tls_cert_file", found, now)
-    if metrics.enabled:
-        found_metrics = with_readable_files(metrics, environ)
-        server_context(found_metrics, users)
-        clients = ", only for clients with a certificate" if metrics.tls_client_ca_file else ""
-        how = f"TLS{clients}" if metrics.tls_cert_file else "no TLS"
-        fine.append(f"metrics: {metrics.address} port {metrics.port}, {how}")
-        warnings += _expiring("metrics.tls_cert_file", found_metrics, now)
+    for name in ("metrics", "page"):
+        served: Served = getattr(settings, name)
+        if served.enabled:
+            readable_ones = with_readable_files(served, environ)
+            server_context(readable_ones, users, section=name)
+            clients = ", only for clients with a certificate" if served.tls_client_ca_file else ""
+            how = f"TLS{clients}" if served.tls_cert_file else "no TLS"
+            fine.append(f"{name}: {served.address} port {served.port}, {how}")
+            warnings += _expiring(f"{name}.tls_cert_file", readable_ones, now)
     return Checked(tuple(fine), tuple(warnings))
 
 
-def _expiring(setting: str, section: MqttSettings | MetricsSettings, now: float) -> list[str]:
+def _expiring(setting: str, section: MqttSettings | Served, now: float) -> list[str]:
     """That our own certificate is of no use any more, or soon will not be."""
     ends = certificate_expiry(section)
     if ends is None or ends - now > SOON_SECONDS:

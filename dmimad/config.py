@@ -35,6 +35,7 @@ from dmimad.settings import (
     MAX_HOST_ID_BYTES,
     HostSettings,
     MqttSettings,
+    PageSettings,
     Rule,
     Settings,
     alternatives,
@@ -203,7 +204,7 @@ def _converted(default: object, rule: Rule, value: Any, directory: Path) -> obje
 
 
 def _check_together(settings: Settings) -> None:
-    for section in ("mqtt", "metrics"):
+    for section in ("mqtt", "metrics", "page"):
         values = getattr(settings, section)
         if values.tls_cert_file and not values.tls_key_file:
             raise _Refused(
@@ -211,10 +212,27 @@ def _check_together(settings: Settings) -> None:
             )
         if values.tls_key_file and not values.tls_cert_file:
             raise _Refused([section, "tls_key_file"], "needs tls_cert_file, the certificate of the key")
-    if settings.metrics.tls_client_ca_file and not settings.metrics.tls_cert_file:
-        reason = "needs tls_cert_file and tls_key_file: without TLS nobody shows a certificate"
-        raise _Refused(["metrics", "tls_client_ca_file"], reason)
+    for section in ("metrics", "page"):
+        values = getattr(settings, section)
+        if values.tls_client_ca_file and not values.tls_cert_file:
+            reason = "needs tls_cert_file and tls_key_file: without TLS nobody shows a certificate"
+            raise _Refused([section, "tls_client_ca_file"], reason)
+    _check_page(settings.page)
     _check_mqtt(settings.mqtt)
+
+
+def open_to_anyone(page: PageSettings) -> bool:
+    """Whether others than who may use this host could see the page, and nobody has said that they may."""
+    return not (page.tls_client_ca_file or page.allow_anyone or is_loopback(page.address))
+
+
+def _check_page(page: PageSettings) -> None:
+    if page.enabled and open_to_anyone(page):
+        reason = (
+            f"would show the page to everybody who reaches {page.address}; demand certificates of them "
+            "(tls_client_ca_file), or allow it with allow_anyone = true"
+        )
+        raise _Refused(["page", "address"], reason)
 
 
 def _check_mqtt(mqtt: MqttSettings) -> None:
@@ -236,7 +254,7 @@ def _check_mqtt(mqtt: MqttSettings) -> None:
 
 def in_clear(settings: Settings) -> list[str]:
     """What crosses the network in the clear with these settings, one line each, and what to do about it."""
-    mqtt, metrics = settings.mqtt, settings.metrics
+    mqtt, metrics, page = settings.mqtt, settings.metrics, settings.page
     found = []
     if mqtt.enabled and not uses_tls(mqtt) and not is_loopback(mqtt.host):
         what = "user name, password and alerts" if mqtt.username or mqtt.password_file else "alerts"
@@ -245,6 +263,11 @@ def in_clear(settings: Settings) -> list[str]:
         found.append(
             f"metrics: everybody who reaches {metrics.address} can read them, device names among them; "
             "set metrics.tls_cert_file, metrics.tls_key_file and metrics.tls_client_ca_file"
+        )
+    if page.enabled and not page.tls_client_ca_file and not is_loopback(page.address):
+        found.append(
+            f"page: everybody who reaches {page.address} can read it; "
+            "set page.tls_cert_file, page.tls_key_file and page.tls_client_ca_file"
         )
     return found
 

@@ -58,7 +58,9 @@ from dmimad.core.snapshot import Snapshot
 from dmimad.core.source import CaughtUp, Chunk, Restarted, SourceEvent, Unavailable
 from dmimad.core.status import Surroundings
 from dmimad.liveness import Allowances, Liveness
-from dmimad.reloading import BASELINE, SETTINGS, Reloading, policy
+from dmimad.page.device import without_history
+from dmimad.page.server import PageServer, Sources
+from dmimad.reloading import BASELINE, METRICS, PAGE, SETTINGS, Reloading, policy
 from dmimad.settings import Settings
 from dmimad.status_line import status_line
 from dmimad.storing import Storing
@@ -121,7 +123,7 @@ class Daemon:
 
     def __init__(self, settings: Settings, outside: Outside, log: FilteringBoundLogger) -> None:
         self.settings = settings
-        self.metrics_url = ""
+        self.metrics_url = self.page_url = ""
         self._clock = Clock(outside.wall_clock, outside.elapsed)
         self._outside = outside = replace(outside, wall_clock=self._clock.now)
         self._log = log
@@ -143,6 +145,8 @@ class Daemon:
         self._reload_wanted = asyncio.Event()
         self._timer_changed = asyncio.Event()
         self._metrics: MetricsServer | None = None
+        self._page: PageServer | None = None
+        self._page_starting = asyncio.Lock()
         self._boot_id = self._read_boot_id()
         self._begin(trusted_keys(settings), signer(settings, outside.environ))
 
@@ -193,8 +197,9 @@ class Daemon:
             raise _cause(error) from None
         finally:
             self._storing.close()
-            if self._metrics is not None:
-                await self._metrics.stop()
+            for server in (self._metrics, self._page):
+                if server is not None:
+                    await server.stop()
 
     async def _run(self) -> None:
         self._reloading.first_files()
@@ -223,6 +228,7 @@ class Daemon:
                 ]
                 self._watching = group.create_task(self._watch_baseline(), name="baseline watch")
                 self._start_publisher()
+                self.serve_page()
                 self._told = self._status_line()
                 self._service.ready(self._told)
                 self.ready.set()
@@ -484,10 +490,11 @@ class Daemon:
             await self._reloading.reload()
             self._service.ready()
 
-    def serve_metrics_with(self, tls: ssl.SSLContext | None) -> None:
-        """New connections to the metrics' endpoint use this."""
-        if self._metrics is not None:
-            self._metrics.tls = tls
+    def serve_with(self, use: str, tls: ssl.SSLContext | None) -> None:
+        """New connections to the endpoint of metrics or page use this."""
+        server = {METRICS: self._metrics, PAGE: self._page}[use]
+        if server is not None:
+            server.tls = tls
 
     async def publish_anew(self) -> None:
         """End the connection to the broker, and begin another as the settings in force say."""
@@ -612,11 +619,51 @@ class Daemon:
             address=settings.address,
             port=settings.port,
             log=self._log,
-            tls=self._reloading.first_metrics_tls(),
+            tls=self._reloading.first_tls(METRICS),
         )
         await server.start()
         self.metrics_url = server.url
         return server
+
+    def serve_page(self) -> None:
+        """Begin to serve the page, if that is wanted and not so yet; nothing waits for it."""
+        self._group.create_task(self._serve_page(), name="page")
+
+    async def _serve_page(self) -> None:
+        """That nobody can look is no reason not to monitor."""
+        settings = self.settings.page
+        async with self._page_starting:
+            if not settings.enabled or self._page is not None:
+                return
+            try:
+                server = self._page_server()
+                await server.start()
+            except Exception as error:  # the boundary: whatever it is, only the page is missing
+                foreseen = isinstance(error, DmimadError)
+                self._reloading.page_unavailable(str(error if foreseen else InternalError(error)))
+                return
+            self._page, self.page_url = server, server.url
+            self._reloading.page_unavailable("")
+
+    def _page_server(self) -> PageServer:
+        """As the settings have it; raises AdapterError."""
+        settings, wall_clock = self.settings.page, self._outside.wall_clock
+        return PageServer(
+            Sources(
+                status=lambda: self.monitor.status(wall_clock(), self.surroundings()),
+                detail=lambda key: without_history(
+                    self.monitor.status(wall_clock(), self.surroundings()), key
+                ),
+            ),
+            address=settings.address,
+            port=settings.port,
+            version=__version__,
+            log=self._log,
+            tls=self._reloading.first_tls(PAGE),
+            checks_host=not settings.tls_client_ca_file,
+            monotonic=self._outside.monotonic,
+            wall_clock=wall_clock,
+        )
 
     def _snapshot(self) -> Snapshot:
         monitor = self.monitor

@@ -12,37 +12,45 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from dmimad.adapters.credentials import explained
 from dmimad.adapters.http.tls import server_context
 from dmimad.baselines import Baselines, signer, trusted_keys
-from dmimad.broker_access import BrokerAccess, KeptCredentials, certificate_expiry, with_readable_files
-from dmimad.config import in_clear
+from dmimad.broker_access import (
+    BrokerAccess,
+    KeptCredentials,
+    Served,
+    certificate_expiry,
+    with_readable_files,
+)
+from dmimad.config import in_clear, open_to_anyone
 from dmimad.core.baseline import Baseline
 from dmimad.core.errors import AdapterError, BaselineError, DmimadError, SignatureError
 from dmimad.core.monitor import Monitor, Policy
 from dmimad.core.status import Refused
-from dmimad.settings import MetricsSettings, MqttSettings, Settings
+from dmimad.settings import MqttSettings, PageSettings, Settings
 
 if TYPE_CHECKING:
     import ssl
 
     from structlog.typing import FilteringBoundLogger
 
-SETTINGS, BASELINE, MQTT, METRICS = "settings", "baseline", "mqtt", "metrics"
-"""What may be refused by itself; the last two: files for that use."""
+SETTINGS, BASELINE, MQTT, METRICS, PAGE = "settings", "baseline", "mqtt", "metrics", "page"
+"""What may be refused by itself; the last three: files for that use, or the page as a whole."""
 
-#: Sections that are not applied before a restart; of [metrics] all but the files for TLS.
-_FIXED = ("host", "source", "state", "metrics", "control", "live", "tpm")
+#: Sections that are not applied before a restart; of [metrics] and [page] all but the files for TLS.
+_FIXED = ("host", "source", "state", "metrics", "page", "control", "live", "tpm")
+_SERVED = (METRICS, PAGE)
 
 
 class Reloadable(Protocol):
     """The daemon, as far as it is changed here."""
 
     settings: Settings
+    page_url: str
 
     @property
     def monitor(self) -> Monitor: ...
@@ -59,8 +67,12 @@ class Reloadable(Protocol):
         """The baseline directory is another one."""
         ...
 
-    def serve_metrics_with(self, tls: ssl.SSLContext | None) -> None:
-        """From the next connection on."""
+    def serve_with(self, use: str, tls: ssl.SSLContext | None) -> None:
+        """Metrics or page, from the next connection on."""
+        ...
+
+    def serve_page(self) -> None:
+        """Begin to, if it is to be served and is not yet."""
         ...
 
 
@@ -93,7 +105,7 @@ class Reloading:
         self._mqtt_waits = False  # the settings in [mqtt] are others than those in force
         self._unsigned = ""  # why the baseline directory is not signed as it must be
         self._access = KeptCredentials(outside.environ, self._at_connection)
-        self._metrics_expiry: float | None = None
+        self._expiry: dict[str, float | None] = {}
         self._in_clear: list[str] = []
 
     # -- what is told ----------------------------------------------------------------------
@@ -110,7 +122,7 @@ class Reloading:
     @property
     def certificate_expiry(self) -> Mapping[str, float]:
         """Of our own certificates, by use."""
-        found = {MQTT: self._access.expiry, METRICS: self._metrics_expiry}
+        found = {MQTT: self._access.expiry, **self._expiry}
         return {use: seconds for use, seconds in found.items() if seconds is not None}
 
     def _refuse(self, what: str, problem: str) -> None:
@@ -182,9 +194,17 @@ class Reloading:
             if problem not in before:
                 self._log.warning("in_clear", problem=problem)
 
-    def first_metrics_tls(self) -> ssl.SSLContext | None:
-        """For the metrics' endpoint; raises AdapterError."""
-        return self._metrics_tls(self._daemon.settings.metrics)
+    def first_tls(self, use: str) -> ssl.SSLContext | None:
+        """For the endpoint of metrics or page; raises AdapterError."""
+        return self._tls(use, getattr(self._daemon.settings, use))
+
+    def page_unavailable(self, problem: str) -> None:
+        """The page cannot be served, or can be: ""."""
+        if not problem:
+            self._accept(PAGE)
+        else:
+            self._refuse(PAGE, problem)
+            self._log.warning("page_unavailable", problem=problem)
 
     def broker_access(self) -> BrokerAccess:
         """What the publisher connects with."""
@@ -212,10 +232,11 @@ class Reloading:
         self._accept(SETTINGS)
         daemon, old = self._daemon, self._daemon.settings
         mqtt, connect_anew = await self._mqtt(old.mqtt, new.mqtt)
-        metrics = self._metrics(old.metrics, new.metrics)
+        served = {use: self._served(use, getattr(old, use), getattr(new, use)) for use in _SERVED}
         self._tell_restart(old, new)
         in_force = {name: getattr(old, name) for name in _FIXED}
-        daemon.settings = replace(new, **{**in_force, "metrics": metrics, "mqtt": mqtt})
+        daemon.settings = replace(new, **{**in_force, **served, "mqtt": mqtt})
+        daemon.serve_page()
         self._outside.set_log_level(new.log.level)
         self._tell_in_clear()
         self._baselines.keys, daemon.monitor.sign = keys, sign
@@ -281,42 +302,50 @@ class Reloading:
             self._log.info("files_loaded", use=MQTT)
         return new, changed or new != old
 
-    def _metrics(self, old: MetricsSettings, new: MetricsSettings) -> MetricsSettings:
-        """The settings to be in force: but for the files the old ones."""
+    def _served(self, use: str, old: Served, new: Served) -> Served:
+        """The settings of an endpoint to be in force: but for the files the old ones."""
         if not old.enabled:
             return old
-        files = {each.name: getattr(new, each.name) for each in fields(new) if each.name.startswith("tls_")}
-        wanted = replace(old, **files)
+        wanted = _with_files_of(new, old)
+        if isinstance(wanted, PageSettings) and open_to_anyone(wanted):
+            return old  # these files go with another address, which waits for a restart
         try:
-            context = self._metrics_tls(wanted)
+            context = self._tls(use, wanted)
         except AdapterError as error:
-            self._refuse(METRICS, str(error))
-            self._log_files(METRICS, str(error))
+            self._refuse(use, str(error))
+            self._log_files(use, str(error))
             return old
-        self._accept(METRICS)
-        self._daemon.serve_metrics_with(context)
+        if use != PAGE or self._daemon.page_url:
+            self._accept(use)
+        self._daemon.serve_with(use, context)
         return wanted
 
-    def _metrics_tls(self, metrics: MetricsSettings) -> ssl.SSLContext | None:
-        found = with_readable_files(metrics, self._outside.environ)
+    def _tls(self, use: str, served: Served) -> ssl.SSLContext | None:
+        found = with_readable_files(served, self._outside.environ)
         with explained(self._outside.environ):
-            context = server_context(found)
-        self._metrics_expiry = certificate_expiry(found)
+            context = server_context(found, section=use)
+        self._expiry[use] = certificate_expiry(found)
         return context
 
     def _tell_restart(self, old: Settings, new: Settings) -> None:
-        wanted = replace(
-            new.metrics,
-            tls_cert_file=old.metrics.tls_cert_file,
-            tls_key_file=old.metrics.tls_key_file,
-            tls_client_ca_file=old.metrics.tls_client_ca_file,
-        )
         changed = {name for name in _FIXED if getattr(old, name) != getattr(new, name)}
-        if wanted == old.metrics and old.metrics.enabled:
-            changed.discard("metrics")
+        for use in _SERVED:
+            before: Served = getattr(old, use)
+            if before.enabled and _with_files_of(before, getattr(new, use)) == before:
+                changed.discard(use)
         self.restart_needed = tuple(sorted(changed))
         if changed:
             self._log.warning("restart_needed", sections=sorted(changed))
+
+
+def _with_files_of(files: Served, served: Served) -> Served:
+    """These settings, but for the files for TLS."""
+    return replace(
+        served,
+        tls_cert_file=files.tls_cert_file,
+        tls_key_file=files.tls_key_file,
+        tls_client_ca_file=files.tls_client_ca_file,
+    )
 
 
 def policy(settings: Settings) -> Policy:

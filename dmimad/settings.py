@@ -247,6 +247,34 @@ class MetricsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PageSettings:
+    """The status page, for people with a browser."""
+
+    enabled: bool = _setting(True, "Serve the status page at http://address:port/.")
+    address: str = _setting(
+        "127.0.0.1",
+        "Address to listen on; any but a loopback one takes client certificates, or allow_anyone.",
+        check=_check_address,
+    )
+    port: int = _setting(9838, "Port to listen on; 0: any free one.", minimum=0, maximum=65535)
+    tls_cert_file: str = _setting(
+        "", "Certificate to serve with TLS (PEM); empty: no TLS.", check=_check_optional_path, file=True
+    )
+    tls_key_file: str = _setting(
+        "", "Private key of that certificate (PEM).", check=_check_optional_path, file=True
+    )
+    tls_client_ca_file: str = _setting(
+        "",
+        "CAs that browsers must have a certificate of (PEM); empty: they need none.",
+        check=_check_optional_path,
+        file=True,
+    )
+    allow_anyone: bool = _setting(
+        False, "Show the page to everybody who reaches an address that is not a loopback one."
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class ControlSettings:
     """The socket that `dmimad status` and `dmimad maintenance` talk to."""
 
@@ -340,6 +368,7 @@ class Settings:
     tpm: TpmSettings = TpmSettings()
     mqtt: MqttSettings = MqttSettings()
     metrics: MetricsSettings = MetricsSettings()
+    page: PageSettings = PageSettings()
     control: ControlSettings = ControlSettings()
     state: StateSettings = StateSettings()
     baseline: BaselineSettings = BaselineSettings()

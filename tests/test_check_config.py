@@ -38,7 +38,11 @@ def until(signed: Signed) -> str:
 def test_defaults(tmp_path: Path, authority: Authority, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check-config", "--config", settings(tmp_path)]) == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[-2:] == ["mqtt: 127.0.0.1:1883, no TLS", "metrics: 127.0.0.1 port 9837, no TLS"]
+    assert told[-3:] == [
+        "mqtt: 127.0.0.1:1883, no TLS",
+        "metrics: 127.0.0.1 port 9837, no TLS",
+        "page: 127.0.0.1 port 9838, no TLS",
+    ]
 
 
 def test_what_is_fine_and_what_soon_is_not(
@@ -54,9 +58,10 @@ def test_what_is_fine_and_what_soon_is_not(
         metrics.format(authority.file, old.certificate, old.key),
     )
     assert main(["check-config", "--config", file]) == 0
-    assert capsys.readouterr().out.splitlines()[-4:] == [
+    assert capsys.readouterr().out.splitlines()[-5:] == [
         f"mqtt: broker.example.org:8883, TLS, verified by {authority.file}",
         "metrics: :: port 9837, TLS, only for clients with a certificate",
+        "page: 127.0.0.1 port 9838, no TLS",
         f"warning: mqtt.tls_cert_file: {soon.certificate} expires {until(soon)}; renew it",
         f"warning: metrics.tls_cert_file: {old.certificate} has expired {until(old)}; renew it",
     ]

@@ -58,6 +58,15 @@ def test_defaults_are_those_of_the_contract() -> None:
             "tls_key_file": "",
             "tls_client_ca_file": "",
         },
+        "page": {
+            "enabled": True,
+            "address": "127.0.0.1",
+            "port": 9838,
+            "tls_cert_file": "",
+            "tls_key_file": "",
+            "tls_client_ca_file": "",
+            "allow_anyone": False,
+        },
         "control": {"socket": "/run/dmimad/control.sock", "users": ()},
         "state": {"directory": "/var/lib/dmimad"},
         "baseline": {
@@ -116,6 +125,14 @@ def test_every_setting_can_be_set() -> None:
         tls_cert_file = "/m"
         tls_key_file = "/mk"
         tls_client_ca_file = "/mca"
+        [page]
+        enabled = false
+        address = "::1"
+        port = 0
+        tls_cert_file = "/w"
+        tls_key_file = "/wk"
+        tls_client_ca_file = "/wca"
+        allow_anyone = true
         [control]
         socket = ""
         users = ["admin", "1000"]
@@ -191,9 +208,9 @@ REFUSED = [
     (
         "[network]\nport = 1",
         ":1: network: unknown section; there are "
-        "host, source, live, tpm, mqtt, metrics, control, state, baseline, alerts, log",
+        "host, source, live, tpm, mqtt, metrics, page, control, state, baseline, alerts, log",
     ),
-    ("\nport = 1", ":2: port: belongs in a section: [mqtt] or [metrics]"),
+    ("\nport = 1", ":2: port: belongs in a section: [mqtt] or [metrics] or [page]"),
     ("nonsense = 1", ":1: nonsense: unknown setting, outside of any section"),
     ("[mqtt]\nprot = 5", ':2: mqtt.prot: unknown setting in [mqtt]; did you mean "protocol"?'),
     (
@@ -202,7 +219,7 @@ REFUSED = [
     ),
     ('[mqtt]\npassword = "x"', ':2: mqtt.password: unknown setting in [mqtt]; did you mean "password_file"?'),
     ("[mqtt]\nPort = 1", ':2: mqtt.Port: unknown setting in [mqtt]; did you mean "port"?'),
-    ("[mqtt]\naddress = 1", ":2: mqtt.address: unknown setting in [mqtt]; it belongs in [metrics]"),
+    ("[mqtt]\naddress = 1", ":2: mqtt.address: unknown setting in [mqtt]; it belongs in [metrics] or [page]"),
     ("[log]\nxyzzy = 1", ":2: log.xyzzy: unknown setting in [log]; there are level, format"),
     ('[log]\n"" = 1', ":2: log.: unknown setting in [log]; there are level, format"),
     ('[log]\n"a\\nb\\u001b" = 1', r":1: log.a\nb\x1b: unknown setting in [log]; there are level, format"),
@@ -312,6 +329,21 @@ REFUSED = [
         '[metrics]\ntls_client_ca_file = "/c"',
         ":2: metrics.tls_client_ca_file: needs tls_cert_file and tls_key_file: "
         "without TLS nobody shows a certificate",
+    ),
+    (
+        '[page]\ntls_client_ca_file = "/c"',
+        ":2: page.tls_client_ca_file: needs tls_cert_file and tls_key_file: "
+        "without TLS nobody shows a certificate",
+    ),
+    (
+        '[page]\nport = 1\naddress = "192.0.2.1"\ntls_cert_file = "/c"\ntls_key_file = "/k"',
+        ":3: page.address: would show the page to everybody who reaches 192.0.2.1; "
+        "demand certificates of them (tls_client_ca_file), or allow it with allow_anyone = true",
+    ),
+    (
+        '[page]\naddress = "::"',
+        ":2: page.address: would show the page to everybody who reaches ::; demand certificates of them "
+        "(tls_client_ca_file), or allow it with allow_anyone = true",
     ),
     ('[mqtt]\ntls = "ON"', ':2: mqtt.tls: must be auto, on or off, not "ON"; did you mean "on"?'),
     (
@@ -530,6 +562,27 @@ def test_what_crosses_the_network_in_the_clear_is_told() -> None:
     assert config.in_clear(parse(plain + allowed)) == [
         'mqtt: user name, password and alerts cross the network to b in the clear; leave mqtt.tls at "auto"'
     ]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        'address = "localhost"',
+        'address = "127.8.0.1"',
+        'address = "0.0.0.0"\nallow_anyone = true',
+        'address = "0.0.0.0"\nenabled = false',
+        'address = "0.0.0.0"\ntls_cert_file = "/c"\ntls_key_file = "/k"\ntls_client_ca_file = "/a"',
+    ],
+)
+def test_the_page_is_for_this_host_or_for_known_browsers(lines: str) -> None:
+    assert config.in_clear(parse(f"[page]\n{lines}")) == (
+        [
+            "page: everybody who reaches 0.0.0.0 can read it; "
+            "set page.tls_cert_file, page.tls_key_file and page.tls_client_ca_file"
+        ]
+        if "allow_anyone" in lines
+        else []
+    )
 
 
 def test_the_reference_has_all_that_a_reader_needs() -> None:

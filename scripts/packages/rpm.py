@@ -1,7 +1,7 @@
 """The rpm for Fedora and EL 10: program, bundled wheels and files as a tree, packed by Debian's rpmbuild.
 
-One package for several versions of Python: of the wheels only cffi's differ between them. Its libraries have
-other names for each, so all of them are there.
+One package for several versions of Python: of the wheels only cffi's and markupsafe's differ between them.
+Their libraries have other names for each, so all of them are there.
 """
 
 from __future__ import annotations

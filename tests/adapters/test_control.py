@@ -437,7 +437,7 @@ async def test_after_a_document_there_is_a_rest(tmp_path: Path) -> None:
 
     documents = server._Documents(Answers(slow, timeless, daemon.other), lambda: now[0])
     await documents.fresh()
-    assert documents._rest_until == 1000.0 + 360.0 + 3600.0
+    assert documents._sharing._rest_until == 1000.0 + 360.0 + 3600.0
     waiting = asyncio.create_task(documents.fresh())
     for _ in range(10):
         await asyncio.sleep(0)

@@ -97,7 +97,9 @@ def test_candidates_sort_before_the_release() -> None:
 
 def test_everything_bundled_is_pinned_and_has_its_licence() -> None:
     bundled = pinned()
-    assert {"aiomqtt", "asyncinotify", "cryptography", "prometheus-client", "structlog"} <= set(bundled)
+    assert {"aiomqtt", "asyncinotify", "cryptography", "jinja2", "prometheus-client", "structlog"} <= set(
+        bundled
+    )
     licences = (PROJECT / "packaging/debian/copyright").read_text(encoding="utf-8")
     for name in bundled:
         assert f"\nFiles: wheels/{name.replace('-', '_')}-*\n" in licences

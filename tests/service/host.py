@@ -37,6 +37,7 @@ class Host:
             "source": {"path": str(self.list)},
             "mqtt": {"port": broker_port},
             "metrics": {"port": 0},
+            "page": {"port": 0},
             "control": {"socket": str(self.socket)},
             "state": {"directory": str(self.state)},
             "baseline": {"directory": str(self.baseline)},

@@ -36,6 +36,7 @@ from dmimad.adapters.control.protocol import (
     encode_error,
     peer_uid,
 )
+from dmimad.adapters.control.sharing import Sharing
 from dmimad.core.errors import DmimadError, InternalError, MalformedError
 
 if TYPE_CHECKING:
@@ -47,8 +48,6 @@ BACKLOG = 32
 SEND_PIECE_BYTES = 64 << 10
 WATCH_SECONDS = 0.5
 """A watcher is told no more often."""
-REST = 10
-"""After a status document was made, so many times the time it took none is made."""
 
 
 class Standing(enum.Enum):
@@ -331,50 +330,29 @@ class _Made:
 
 
 class _Documents:
-    """Makes status documents for all who ask: one at a time, with pauses, shared by those who wait for it."""
+    """Status documents for all who ask; see `Sharing`."""
 
     def __init__(self, answers: Answers, monotonic: Callable[[], float]) -> None:
         self._answers = answers
         self._monotonic = monotonic
         self._last: _Made | None = None
-        self._rest_until = 0.0
-        self._next: asyncio.Task[_Made] | None = None
-        self._stopped = asyncio.Event()
+        self._sharing: Sharing[_Made] = Sharing(monotonic)
+        self.stop = self._sharing.stop
 
     async def fresh(self, max_age_seconds: float = 0.0) -> _Made:
         """Made after this was called, or at most so long before; raises what `Answers.status` does."""
         if self._last is not None and self._monotonic() - self._last.at < max_age_seconds:
             return self._last
-        if self._next is None:
-            self._next = asyncio.create_task(self._make(), name="status document")
-            self._next.add_done_callback(_heed)
-        # If who asked first goes, the others still wait for it.
-        return await asyncio.shield(self._next)
+        return await self._sharing.fresh("status", self._make)
 
-    def stop(self) -> None:
-        """No more pauses: whoever waits for a document is gone soon."""
-        self._stopped.set()
-
-    async def _make(self) -> _Made:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(self._rest_until - self._monotonic(), 0.0)):
-                await self._stopped.wait()
-        self._next = None  # who comes from here on wants a newer one
+    def _make(self) -> _Made:
         began = self._monotonic()
         document = self._answers.status()
         timeless = self._answers.timeless(document)
         before = self._last
         version = 1 if before is None else before.version + (timeless != before.timeless)
         made = self._last = _Made(document, timeless, version, began)
-        ended = self._monotonic()
-        self._rest_until = ended + REST * (ended - began)
         return made
-
-
-def _heed(task: asyncio.Task[_Made]) -> None:
-    """What went wrong is told to who waits for it; if nobody does any more, it need not be told."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _name(uid: int) -> str:

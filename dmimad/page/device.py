@@ -1,0 +1,175 @@
+"""What the page of a device says: its two slots, how they came to be, and where they are not as approved.
+
+Source: the detail document of the core's monitor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dmimad.commands.status_document import count_of, list_in, table_in
+from dmimad.page.overview import WITNESSES, DeviceRow, Level, device_row
+from dmimad.page.texts import counted, plain
+from dmimad.page.timeline import SLOTS, Timeline, history_of, table_words, timeline, verdict_of
+
+Document = Mapping[str, object]
+
+MAX_ITEMS_SHOWN = 200
+MAX_ROWS_SHOWN = 400
+MAX_TARGETS_SHOWN = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One of the two tables a device has; `document` is None for an empty one."""
+
+    name: str
+    document: Document | None
+    drift: bool
+    witness: str
+    since: object
+    targets: Sequence[Document]
+    targets_left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A line of the history."""
+
+    time: object
+    slot: str
+    event: str
+    table: str
+    level: Level
+    verdict: str
+    witness: str
+    record: object
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A table beside what is approved."""
+
+    slot: str
+    level: Level
+    words: str
+    baseline: str
+    rows: Sequence[Document]
+    differences: int
+    rows_left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePage:
+    """Everything the page shows; alerts as in the document."""
+
+    host: str
+    time: str
+    title: str
+    device: Document
+    row: DeviceRow
+    words: str
+    slots: tuple[Slot, ...]
+    timeline: Timeline | None
+    changes: tuple[Change, ...]
+    changes_left_out: int
+    comparisons: tuple[Comparison, ...]
+    alerts: Sequence[Document]
+    recent: Sequence[Document]
+
+
+def device_page(detail: Document) -> DevicePage:
+    """What is shown of this document."""
+    device = table_in(detail, "device")
+    row, alerts, history = device_row(device), list_in(detail, "alerts"), history_of(detail)
+    name = plain(row.name) or "(no name)"
+    return DevicePage(
+        str(detail.get("host")),
+        str(detail.get("time")),
+        f"({len(alerts)}) {name}" if alerts else name,
+        device,
+        row,
+        _words(row, alerts),
+        tuple(_slot(device, slot, title) for slot, title in SLOTS.items()),
+        timeline(history),
+        tuple(map(_change, reversed(history[-MAX_ITEMS_SHOWN:]))),
+        count_of(detail.get("history_left_out")) + max(len(history) - MAX_ITEMS_SHOWN, 0),
+        tuple(map(_comparison, list_in(detail, "tables"))),
+        alerts,
+        list_in(detail, "recent"),
+    )
+
+
+def _words(row: DeviceRow, alerts: Sequence[Document]) -> str:
+    told = {Level.BAD: "In drift"}.get(row.level, row.verdict[:1].upper() + row.verdict[1:])
+    return f"{told}, {counted(len(alerts), 'alert fires', 'alerts fire')}" if alerts else told
+
+
+def _slot(device: Document, slot: str, title: str) -> Slot:
+    document = table_in(device, slot)
+    targets = list_in(document, "targets")
+    number = document.get("num_targets")
+    total = number if isinstance(number, int) else len(targets)
+    shown = targets[:MAX_TARGETS_SHOWN]
+    return Slot(
+        title,
+        document or None,
+        table_in(device, "drift").get(slot) is True,
+        WITNESSES.get(document.get("provenance"), "—"),
+        table_in(device, "since").get(slot),
+        shown,
+        max(total - len(shown), 0) if shown else 0,
+    )
+
+
+def _change(item: Document) -> Change:
+    emptied = item.get("hash") is None
+    level, verdict = (Level.OFF, "") if emptied else verdict_of(item)
+    return Change(
+        item.get("time"),
+        SLOTS.get(str(item.get("slot")), str(item.get("slot"))),
+        str(item.get("event") or ""),
+        "emptied" if emptied else table_words(item),
+        level,
+        verdict,
+        WITNESSES.get(item.get("provenance"), "—"),
+        item.get("record"),
+    )
+
+
+def _comparison(table: Document) -> Comparison:
+    rows = list_in(table, "rows")
+    differences = sum(row.get("differs") is True for row in rows)
+    match table.get("approved"):
+        case True:
+            level, words = Level.GOOD, "as approved"
+        case False:
+            level = Level.BAD
+            words = f"not approved, {counted(differences, 'difference', 'differences')}"
+        case _:
+            level, words = Level.OFF, "not judged: no baseline entry speaks for it"
+    # Where there is more than can be shown, the differences are.
+    if len(rows) > MAX_ROWS_SHOWN:
+        kept = [row for row in rows if row.get("differs") is True][:MAX_ROWS_SHOWN]
+    else:
+        kept = rows
+    return Comparison(
+        SLOTS.get(str(table.get("slot")), ""),
+        level,
+        words,
+        str(table.get("baseline") or ""),
+        kept,
+        differences,
+        count_of(table.get("rows_left_out")) + len(rows) - len(kept),
+    )
+
+
+def without_history(status: Document, key: str) -> Document | None:
+    """A detail document of what a status document has of this device; None: it has no such device."""
+    for device in list_in(status, "devices"):
+        if device.get("key") == key:
+            alerts = [alert for alert in list_in(status, "alerts") if alert.get("key") == key]
+            head = {name: status.get(name) for name in ("host", "time", "version")}
+            return {**head, "device": device, "alerts": alerts, "recent": [], "history": [], "tables": []}
+    return None

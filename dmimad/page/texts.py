@@ -1,0 +1,106 @@
+"""Texts from hostile tables, and times, as a page shows them.
+
+Source: Unicode Standard, chapters 4.5 (general categories) and 23 (what is invisible).
+
+A name may have any characters.  What could not be seen, or would act on the text around it (controls, marks
+of direction, accents by the dozen), is shown as an escape and marked as one, so it is told from a name that
+has a backslash.
+
+What this module does not do: decide what is shown.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import UTC, datetime
+
+from markupsafe import Markup, escape
+
+#: Of one text; a name has 127 bytes, a value of a table may have thousands.
+MAX_CHARS = 1000
+#: Letters to Unicode, and nothing to the eye.
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+_MAX_ACCENTS = 2
+_UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
+
+
+def shown(value: object) -> Markup:
+    """A text as HTML: its direction is its own affair, and everything in it can be seen."""
+    text = str(value)
+    more = len(text) > MAX_CHARS
+    pieces, accents, last = [], 0, len(text[:MAX_CHARS]) - 1
+    for at, character in enumerate(text[:MAX_CHARS]):
+        accents = accents + 1 if unicodedata.category(character) in ("Mn", "Me") else 0
+        at_edge = character == " " and (at in (0, last) or text[at - 1] == " ")
+        if accents > _MAX_ACCENTS or at_edge or _is_invisible(character):
+            pieces.append(Markup('<span class="escape">{}</span>').format(_escape(character)))
+        else:
+            pieces.append(escape(character))
+    return Markup("<bdi>{}{}</bdi>").format(Markup("").join(pieces), "…" if more else "")
+
+
+def plain(value: object) -> str:
+    """The same where only text can be: in a title, for instance."""
+    text = str(value)[:MAX_CHARS]
+    return "".join(_escape(each) if _is_invisible(each) else each for each in text)
+
+
+def _is_invisible(character: str) -> bool:
+    if character.isascii():
+        return not character.isprintable()
+    return (
+        not character.isprintable()
+        or character in _BLANK
+        or "\ufe00" <= character <= "\ufe0f"
+        or "\U000e0100" <= character <= "\U000e01ef"
+    )
+
+
+def _escape(character: str) -> str:
+    if character == " ":
+        return "\u2423"
+    code = ord(character)
+    if code > 0xFFFF:
+        return f"\\U{code:08x}"
+    return f"\\u{code:04x}" if code > 0xFF else f"\\x{code:02x}"
+
+
+# -- times ---------------------------------------------------------------------------------
+
+
+def seconds_of(moment: object) -> float | None:
+    """An RFC 3339 time as Unix seconds; None for anything else."""
+    if not isinstance(moment, str):
+        return None
+    try:
+        return datetime.fromisoformat(moment).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def utc(moment: object, form: str = "%Y-%m-%d %H:%M:%S UTC") -> str:
+    """An RFC 3339 time for people; "" for anything else."""
+    seconds = seconds_of(moment)
+    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime(form)
+
+
+def span(seconds: float) -> str:
+    """A time span as its greatest unit: ``3 min``."""
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{max(round(seconds * 1000), 0)} ms"
+
+
+def moment_tag(moment: object, *, age: bool = True) -> Markup:
+    """A time element; `age`: the page's script may say instead how long ago that is."""
+    words = utc(moment)
+    if not words:
+        return Markup("—")
+    ageing = Markup(" data-age") if age else ""
+    return Markup('<time datetime="{}"{}>{}</time>').format(moment, ageing, words)
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """``1 device is``, ``2 devices are``."""
+    return f"{number:,} {one if number == 1 else many}"
