@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import email.utils
 import re
-from collections.abc import Iterator
 from itertools import groupby
 
 from dmimad import __version__, cli
 from dmimad.settings import Settings, reference
+from scripts.command_line import arguments, explanation, parsers, subcommands_of
 from scripts.packages.project import PROJECT
 
 PAGES = PROJECT / "packaging/man"
@@ -55,45 +55,21 @@ def _settings() -> str:
 
 def _commands() -> str:
     lines: list[str] = []
-    for parser, summary in _parsers(cli.parser()):
+    for parser, summary in parsers(cli.parser()):
         lines += [f".SS {roff(parser.prog)}", roff(summary[:1].upper() + summary[1:].rstrip(".") + ".")]
-        if _subcommands(parser) is None:
+        if subcommands_of(parser) is None:
             lines += _arguments(parser)
     return "\n".join(lines)
-
-
-def _subcommands(
-    parser: argparse.ArgumentParser,
-) -> argparse._SubParsersAction[argparse.ArgumentParser] | None:
-    return next((a for a in parser._actions if isinstance(a, argparse._SubParsersAction)), None)
-
-
-def _parsers(parser: argparse.ArgumentParser) -> Iterator[tuple[argparse.ArgumentParser, str]]:
-    """All commands with their subcommands, each with its summary."""
-    subcommands = _subcommands(parser)
-    if subcommands is None:
-        return
-    for described in subcommands._choices_actions:
-        child = subcommands.choices[described.dest]
-        yield child, described.help or ""
-        yield from _parsers(child)
 
 
 def _arguments(parser: argparse.ArgumentParser) -> list[str]:
     usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
     lines = [".PP", f"\\fB{roff(usage)}\\fR"]
-    for action in parser._actions:
-        if action.help == argparse.SUPPRESS or "--help" in action.option_strings:
-            continue
+    for action in arguments(parser):
         lines += [".TP", f"\\fB{roff(_invocation(parser, action))}\\fR"]
-        lines.append(roff(_help(parser, action)) or "\\&")
+        lines.append(roff(explanation(parser, action)) or "\\&")
     return lines
 
 
 def _invocation(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
     return parser._get_formatter()._format_action_invocation(action)
-
-
-def _help(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
-    """As --help prints it."""
-    return parser._get_formatter()._expand_help(action) if action.help else ""
