@@ -10,10 +10,10 @@ BENCH_RECORDS ?= 1000000
 VENV := .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vm bench-vm check bench deb12 deb13 rpm packages test-packages clean
+.PHONY: help demo test docs reference test-vm bench-vm check bench deb12 deb13 rpm packages test-packages clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed-demo  ## The whole pipeline in 20 seconds: no root, no IMA, no broker needed
 	$(VENV)/bin/dmimad demo $(ARGS)
@@ -21,6 +21,12 @@ demo: $(VENV)/.installed-demo  ## The whole pipeline in 20 seconds: no root, no 
 test: $(VENV)/.installed-dev  ## All tests, and full branch coverage of the core
 	@sh scripts/debian-packages.sh mosquitto:mosquitto promtool:prometheus systemd-analyze:systemd openssl:openssl chromium:chromium
 	@sh scripts/test.sh $(VENV) $(ARGS)
+
+docs: $(VENV)/.installed-docs  ## The documentation as a site: build/docs/html/index.html
+	$(VENV)/bin/python -m sphinx -W --keep-going -n -q -c docs . build/docs/html $(ARGS)
+
+reference: $(VENV)/.installed-docs  ## What of docs/ and config/ is made from the code
+	$(VENV)/bin/python -m scripts.reference
 
 test-vm: $(VENV)/.installed-dev  ## The product on real kernels in virtual machines (see tests/vm; needs root)
 	@sh scripts/debian-packages.sh qemu-system-x86_64:qemu-system-x86 swtpm:swtpm swtpm_setup:swtpm-tools \

@@ -23,13 +23,16 @@ from dmimad.core.view import device_view
 from dmimad.message_ids import MESSAGE_IDS
 from dmimad.reloading import _FIXED
 from dmimad.settings import reference
+from tests.vm.scenario_names import SCENARIOS, scenario_names
 
 ROOT = Path(__file__).parent.parent
 PAGES = (
     "README.md",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "systemd/README.md",
     "tests/vm/README.md",
-    *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md")),
+    *(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md")),
 )
 TEXTS = {page: (ROOT / page).read_text("utf-8") for page in sorted(PAGES) if (ROOT / page).exists()}
 
@@ -74,9 +77,11 @@ def test_links_lead_somewhere(page: str) -> None:
             assert anchor in anchors(file.read_text("utf-8")), f"{page}: {target}"
 
 
-def test_every_page_is_linked_from_the_readme() -> None:
-    for page in TEXTS:
-        assert page == "README.md" or f"]({page})" in TEXTS["README.md"], page
+def test_every_page_is_linked_from_the_readme_or_the_first_page() -> None:
+    assert "](docs/index.md)" in TEXTS["README.md"]
+    for page in TEXTS.keys() - {"README.md", "docs/index.md"}:
+        from_docs = page.removeprefix("docs/") if page.startswith("docs/") else f"../{page}"
+        assert f"]({page})" in TEXTS["README.md"] or f"]({from_docs})" in TEXTS["docs/index.md"], page
 
 
 # -- findings -----------------------------------------------------------------------------
@@ -283,9 +288,25 @@ def test_named_modules_exist(page: str) -> None:
         if not re.fullmatch(r"[\w/]+(\.py|/)", span) or span.startswith("/"):
             continue
         places = (ROOT / span, ROOT / "dmimad" / span, (ROOT / page).parent / span)
-        known = any(place.exists() for place in places)
+        known = any(place.exists() for place in places) or span.startswith("keylime/")
         bare = "/" not in span and any((ROOT / "dmimad").rglob(span))
         assert known or bare or page == "tests/vm/README.md", f"{page}: {span}"
+
+
+@in_each_page
+def test_named_tests_and_scenarios_exist(page: str) -> None:
+    """What shows a claim: `tests/core/test_pcr.py::test_…`, or a scenario of tests/vm."""
+    for span in spans(TEXTS[page]):
+        if match := re.fullmatch(r"(tests/[\w/]+\.py)::(\w+)", span):
+            text = (ROOT / match[1]).read_text("utf-8")
+            assert re.search(rf"^ *(async def|def|class) {match[2]}\b", text, re.MULTILINE), f"{page}: {span}"
+    for name in re.findall(r"scenario `([^`]+)`", TEXTS[page]):
+        assert name in scenario_names(), f"{page}: scenario {name}"
+
+
+def test_the_threat_model_names_only_steps_that_scenarios_have() -> None:
+    for name, label in re.findall(r"scenario `(\w+)`: \*([^*]+)\*", TEXTS["docs/threat-model.md"]):
+        assert f'"{label}"' in (SCENARIOS / f"{name}.py").read_text("utf-8"), f"{name}: {label}"
 
 
 # -- the device document ------------------------------------------------------------------

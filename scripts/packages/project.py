@@ -14,7 +14,7 @@ def copy(source: Path, place: Path) -> None:
     """A file, or a folder with all that is in it."""
     place.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        shutil.copytree(source, place, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(source, place, ignore=shutil.ignore_patterns("__pycache__", "conf.py", "_root", "_static"))
     elif source.is_file():
         shutil.copy(source, place)
     else:
