@@ -23,6 +23,7 @@ from dmimad.core.view import device_view
 from dmimad.message_ids import MESSAGE_IDS
 from dmimad.reloading import _FIXED
 from dmimad.settings import reference
+from scripts.reference import made
 from tests.vm.scenario_names import SCENARIOS, scenario_names
 
 ROOT = Path(__file__).parent.parent
@@ -40,6 +41,8 @@ SETTINGS = {f"{row.section}.{row.key}" for row in reference()}
 SECTIONS = {row.section for row in reference()}
 #: Of files, which look like settings and findings: `config.py`.
 FILE_ENDINGS = ("md", "py", "toml", "json", "jsonl")
+
+MADE = made()
 
 in_each_page = pytest.mark.parametrize("page", TEXTS)
 
@@ -77,11 +80,16 @@ def test_links_lead_somewhere(page: str) -> None:
             assert anchor in anchors(file.read_text("utf-8")), f"{page}: {target}"
 
 
-def test_every_page_is_linked_from_the_readme_or_the_first_page() -> None:
+def test_every_page_is_listed_on_the_first_page() -> None:
     assert "](docs/index.md)" in TEXTS["README.md"]
     for page in TEXTS.keys() - {"README.md", "docs/index.md"}:
         from_docs = page.removeprefix("docs/") if page.startswith("docs/") else f"../{page}"
-        assert f"]({page})" in TEXTS["README.md"] or f"]({from_docs})" in TEXTS["docs/index.md"], page
+        assert f"]({from_docs})" in TEXTS["docs/index.md"], f"list it in docs/index.md: {page}"
+
+
+@pytest.mark.parametrize("path", MADE)
+def test_what_is_made_from_the_code_is_as_the_code_has_it(path: str) -> None:
+    assert (ROOT / path).read_text("utf-8") == MADE[path], "run: make reference"
 
 
 # -- findings -----------------------------------------------------------------------------

@@ -14,7 +14,9 @@ def copy(source: Path, place: Path) -> None:
     """A file, or a folder with all that is in it."""
     place.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        shutil.copytree(source, place, ignore=shutil.ignore_patterns("__pycache__", "conf.py", "_root", "_static"))
+        # Of docs/ the pages and pictures, not what makes a site of them.
+        unwanted = shutil.ignore_patterns("__pycache__", "conf.py", "_root", "_static")
+        shutil.copytree(source, place, ignore=unwanted)
     elif source.is_file():
         shutil.copy(source, place)
     else:

@@ -1,6 +1,6 @@
 """What of docs/ is made from the code: reference pages, and pictures.
 
-Committed, so that a code host shows it; tests/docs/test_reference.py holds it to the code.
+Committed, so that a code host shows it; tests/test_docs.py holds it to the code.
 """
 
 from __future__ import annotations

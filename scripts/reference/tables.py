@@ -149,6 +149,7 @@ LABELS = {
     "code": "a [finding's](../findings.md) code",
     "device": "name of the device",
     "event": ", ".join(DM_EVENTS),
+    "fingerprint": "of the [configuration](../fingerprint.md)",
     "hash": "the kernel's table hash",
     "provenance": "measured, observed or both ([two witnesses](../witnesses.md#provenance))",
     "severity": ", ".join(SEVERITIES),
