@@ -10,10 +10,10 @@ BENCH_RECORDS ?= 1000000
 VENV := .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs reference test-vm bench-vm check bench deb12 deb13 rpm packages test-packages clean
+.PHONY: help demo test docs reference test-vm bench-vm check dashboards bench deb12 deb13 rpm packages test-packages clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed-demo  ## The whole pipeline in 20 seconds: no root, no IMA, no broker needed
 	$(VENV)/bin/dmimad demo $(ARGS)
@@ -40,6 +40,9 @@ bench-vm: $(VENV)/.installed-dev  ## Detection times on real kernels (about 10 m
 
 check: $(VENV)/.installed-dev  ## Lint, format and types
 	@sh scripts/check.sh $(VENV)
+
+dashboards: $(VENV)/.installed-dev  ## Write the Grafana dashboards anew from their code (scripts/grafana)
+	$(VENV)/bin/python -m scripts.grafana
 
 bench: $(VENV)/.installed-dev  ## Benchmarks as a table of ratios (a few minutes)
 	@sh scripts/debian-packages.sh mosquitto:mosquitto evmctl:ima-evm-utils

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 import urllib.parse
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +89,25 @@ async def scraped(address: str, number: int) -> dict[str, dict[str, Any]]:
 
     found = await until(address, settled, "targets")
     return {target["labels"]["job"]: target for target in found["activeTargets"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The last seconds, one point for each."""
+
+    seconds: int
+
+    async def query(self, address: str, expression: str) -> list[dict[str, Any]]:
+        """The series that an expression has there: `metric` (labels) and `values` (as in `query`)."""
+        now = time.time()
+        places = {"start": f"{now - self.seconds:.3f}", "end": f"{now:.3f}", "step": "1"}
+        found = await ask(address, "query_range", query=expression, **places)
+        assert found is not None, "Prometheus does not answer"
+        return list(found["result"])
+
+
+async def label_values(address: str, selector: str, label: str) -> set[str]:
+    """The values that a label has in the series of a selector."""
+    found = await ask(address, "series", **{"match[]": selector})
+    assert found is not None, "Prometheus does not answer"
+    return {labels[label] for labels in found if label in labels}

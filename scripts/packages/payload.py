@@ -24,6 +24,7 @@ FILES = {
     "config/ima-policy": f"{DOCUMENTATION}/examples/ima-policy",
     "config/mosquitto": f"{DOCUMENTATION}/examples/mosquitto",
     "config/prometheus": f"{DOCUMENTATION}/examples/prometheus",
+    "config/grafana": f"{DOCUMENTATION}/examples/grafana",
     "config/policies": f"{DOCUMENTATION}/examples/policies",
     "README.md": f"{DOCUMENTATION}/README.md",
     "docs": f"{DOCUMENTATION}/docs",

@@ -1,0 +1,1 @@
+"""The Grafana dashboards as code: `python -m scripts.grafana` writes `config/grafana/dashboards`."""
