@@ -19,7 +19,8 @@ demo: $(VENV)/.installed-demo  ## The whole pipeline in 20 seconds: no root, no 
 	$(VENV)/bin/dmimad demo $(ARGS)
 
 test: $(VENV)/.installed-dev  ## All tests, and full branch coverage of the core
-	@sh scripts/debian-packages.sh mosquitto:mosquitto promtool:prometheus systemd-analyze:systemd openssl:openssl chromium:chromium
+	@sh scripts/debian-packages.sh mosquitto:mosquitto promtool:prometheus amtool:prometheus-alertmanager \
+		systemd-analyze:systemd openssl:openssl chromium:chromium
 	@sh scripts/test.sh $(VENV) $(ARGS)
 
 docs: $(VENV)/.installed-docs  ## The documentation as a site: build/docs/html/index.html
