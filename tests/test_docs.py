@@ -43,6 +43,12 @@ SECTIONS = {row.section for row in reference()}
 FILE_ENDINGS = ("md", "py", "toml", "json", "jsonl")
 
 MADE = made()
+#: Every test and every class of tests, by name.
+TESTS = {
+    name
+    for path in ROOT.glob("tests/**/test_*.py")
+    for name in re.findall(r"^ *(?:async def|def|class) (\w+)", path.read_text("utf-8"), re.MULTILINE)
+}
 
 in_each_page = pytest.mark.parametrize("page", TEXTS)
 
@@ -309,6 +315,8 @@ def test_named_tests_and_scenarios_exist(page: str) -> None:
         if match := re.fullmatch(r"(tests/[\w/]+\.py)::(\w+)", span):
             text = (ROOT / match[1]).read_text("utf-8")
             assert re.search(rf"^ *(async def|def|class) {match[2]}\b", text, re.MULTILINE), f"{page}: {span}"
+        elif re.fullmatch(r"test_\w+|Test[A-Z]\w+", span):
+            assert span in TESTS, f"{page}: {span}"
     for name in re.findall(r"scenario `([^`]+)`", TEXTS[page]):
         assert name in scenario_names(), f"{page}: scenario {name}"
 

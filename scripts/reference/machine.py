@@ -28,6 +28,7 @@ PLACES = {
 #: What an arrow's event does, in fewer words than `Action` has.
 SHORT = {Action.STAGE: "stages a table", Action.SWAP: "it becomes active"}
 MARKS = "abcdef"
+SPACE = "\N{NO-BREAK SPACE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ def _pair(move: Move) -> tuple[str, str]:
 
 
 def _mark(move: Move, marks: Mapping[str, tuple[str, str]]) -> str:
-    return f"\N{NO-BREAK SPACE}({marks[_actions(move)][0]})" if move.differs else ""
+    return f"{SPACE}({marks[_actions(move)][0]})" if move.differs else ""
 
 
 def _start() -> Iterator[str]:
@@ -140,7 +141,7 @@ def _state(slots: Slots, staying: list[Move], marks: Mapping[str, tuple[str, str
         left = x + 14 + number * 98
         yield rect(left, y + 36, 92, 28, ("full" if slot == "active" else "other") if is_full else "void", 4)
         yield text(left + 46, y + 55, slot, "on small" if is_full else "faint")
-    words = ", ".join(word(move.event) + _mark(move, marks) for move in staying)
+    words = ", ".join(word(move.event).replace(" ", SPACE) + _mark(move, marks) for move in staying)
     for number, part in enumerate(textwrap.wrap(f"stays: {words}", 31)):
         yield text(x + 14, y + 86 + 18 * number, part, "small", "start")
 

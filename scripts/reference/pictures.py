@@ -141,7 +141,7 @@ def _trust_boundaries() -> Iterator[str]:
     yield rect(18, 18, 456, 368, "frame", 12)
     yield text(34, 42, "monitored host", "title", "start")
     yield rect(34, 56, 424, 66)
-    yield from _words(48, 80, "kernel", "measurement list, device-mapper, what the TPM's PCR 10 is")
+    yield from _words(48, 80, "kernel", "measurement list, device-mapper, the TPM's PCR 10")
     yield line("M18 146 H474", "weak", arrow=False)
     yield rect(34, 180, 176, 76)
     yield from _words(48, 204, "observer", "root, no network,", "reads live tables")

@@ -16,9 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="subcommand", metavar="SUBCOMMAND", required=True)
     for name in SUBCOMMANDS:
         module = importlib.import_module(f"{__name__}.{name}")
-        command = commands.add_parser(
-            name, help=module.SUMMARY, description=module.SUMMARY[0].upper() + module.SUMMARY[1:] + "."
-        )
+        sentence = (module.SUMMARY[0].upper() + module.SUMMARY[1:] + ".").replace("?.", "?")
+        command = commands.add_parser(name, help=module.SUMMARY, description=sentence)
         module.add_arguments(command)
 
 
