@@ -73,6 +73,23 @@ class Judgement:
         return self.renamed_from | self.impersonated
 
 
+@dataclass(frozen=True, slots=True)
+class Closest:
+    """What is approved in the place of a table, as far as entries speak for the device.
+
+    Attributes:
+        approved: whether the table is; None: not judged, or nobody has told enough of it.
+        entry: the one that approves it or, of those that do not, the one that it comes closest to.
+        named: whether it is one that the entry names; None: not known, or not asked.
+        others: how many other entries speak for the device.
+    """
+
+    approved: bool | None
+    entry: Entry | None
+    named: bool | None = None
+    others: int = 0
+
+
 def judge(
     device: Device,
     baseline: Baseline,
@@ -83,12 +100,7 @@ def judge(
     """What holds of a device now.  Without any baseline entry nothing is judged."""
     if not baseline.entries:
         return Judgement(Verdict.UNKNOWN)
-    now = surroundings.now
-    entries = baseline.entries_for(device.name, device.uuid, now=now)
-    valid = tuple(entry for entry in entries if entry.is_valid(now))
-    former = () if any(entry.is_exact for entry in valid) else _former_entries(device, baseline, now)
-    if former:  # whatever it is called, its tables are held to what was approved
-        entries = valid = former
+    entries, valid, former = _entries(device, baseline, surroundings.now)
     if any(entry.demands for entry in entries):
         judgement = _judge_tables(device, entries, valid, surroundings)
     elif valid:
@@ -122,14 +134,45 @@ def approved_until(
     return None
 
 
+def _entries(
+    device: Device, baseline: Baseline, now: float
+) -> tuple[tuple[Entry, ...], tuple[Entry, ...], tuple[Entry, ...]]:
+    """Those that speak for a device, of these the ones in force, and those that do under a former name."""
+    entries = baseline.entries_for(device.name, device.uuid, now=now)
+    valid = tuple(entry for entry in entries if entry.is_valid(now))
+    former = () if any(entry.is_exact for entry in valid) else _former_entries(device, baseline, now)
+    if former:  # whatever it is called, its tables are held to what was approved
+        return former, former, former
+    return entries, valid, former
+
+
+def closest(device: Device, which: str, baseline: Baseline, surroundings: Surroundings) -> Closest:
+    """What is approved in the place of a table that is in a slot: ``active`` or ``inactive``."""
+    entries, valid, _ = _entries(device, baseline, surroundings.now)
+    if not any(entry.demands for entry in entries):
+        return Closest(None, valid[0] if valid else None)
+    active, inactive = _slots(device, entries, valid, surroundings)
+    slot, over = (active, None) if which == "active" else (inactive, active)
+    found, finding = slot.closest(), slot.finding(over)
+    approved = None if finding is None and slot.untold else finding is None
+    return Closest(approved, found.entry, found.named, slot.alternatives - 1)
+
+
+def _slots(
+    device: Device, entries: tuple[Entry, ...], valid: tuple[Entry, ...], surroundings: Surroundings
+) -> tuple[_Slot, _Slot]:
+    """Both against the entries that demand something, of which there is at least one."""
+    demanding = tuple(entry for entry in valid if entry.demands)
+    speaking = demanding or tuple(entry for entry in entries if entry.demands)
+    active = _Slot("active", device, speaking, surroundings, lapsed=not demanding)
+    return active, _Slot("inactive", device, speaking, surroundings, lapsed=not demanding)
+
+
 def _judge_tables(
     device: Device, entries: tuple[Entry, ...], valid: tuple[Entry, ...], surroundings: Surroundings
 ) -> Judgement:
     """Both tables against the entries that demand something of them; none of these may be valid now."""
-    demanding = tuple(entry for entry in valid if entry.demands)
-    speaking = demanding or tuple(entry for entry in entries if entry.demands)
-    active = _Slot("active", device, speaking, surroundings, lapsed=not demanding)
-    inactive = _Slot("inactive", device, speaking, surroundings, lapsed=not demanding)
+    active, inactive = _slots(device, entries, valid, surroundings)
     found_active, found_inactive = active.finding(), inactive.finding(over=active)
     findings = tuple(finding for finding in (found_active, found_inactive) if finding is not None)
     verdict = Verdict.APPROVED
@@ -312,6 +355,17 @@ class _Slot:
             fingerprint = None if self._configuration is None else self._configuration.fingerprint
             return None if fingerprint is None else fingerprint in entry.fingerprints
         return False if table.hash else None
+
+    @property
+    def alternatives(self) -> int:
+        """How many entries it is compared with."""
+        return len(self._comparisons)
+
+    def closest(self) -> _Comparison:
+        """The one that approves the table, or that it comes closest to."""
+        if self._lapsed:
+            return self._comparisons[0]
+        return min(self._comparisons, key=lambda found: (not found.approved, *found.distance))
 
     @property
     def untold(self) -> bool:

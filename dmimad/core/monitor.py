@@ -33,10 +33,12 @@ from dmimad.core.checkpoint import (
 )
 from dmimad.core.commit import Commit, Message, Stored
 from dmimad.core.delivery import Delivery
+from dmimad.core.detail import KnownDevice, detail_document
 from dmimad.core.errors import MalformedError, ResumeError
 from dmimad.core.event import EventKind, printable
 from dmimad.core.finding import Severity, make_finding
 from dmimad.core.fusion import Fusion
+from dmimad.core.history import History
 from dmimad.core.maintenance import Maintenance
 from dmimad.core.marks import is_beside
 from dmimad.core.measurement import Measurement
@@ -44,6 +46,7 @@ from dmimad.core.observation import Observation
 from dmimad.core.pcr import PcrCheck
 from dmimad.core.place import Following, Place
 from dmimad.core.reader import DEFAULT_BANKS
+from dmimad.core.recent import Recent
 from dmimad.core.registry import number_key
 from dmimad.core.snapshot import DeviceSeries
 from dmimad.core.status import Known, Surroundings, status_document
@@ -116,6 +119,9 @@ class Monitor:
         self._book = AlertBook(policy.hold_off_seconds)
         self._delivery = Delivery(self._book)
         self._set_delivery(policy)
+        self._history = History()
+        self._history_boot = boot  # of which boot it is
+        self._recent = Recent()
         self._messages: list[Message] = []
         self._pending: Commit | None = None
         self._next_approval: float | None = None
@@ -137,6 +143,7 @@ class Monitor:
         self._fresh = fresh
         scope = hashlib.sha256(f"{self._boot}|{self._generation}".encode()).hexdigest()[:16]
         self._watch = Supervision(self._book, scope, self.findings)
+        self._watch.history = self._history
         self._watch.baseline = self.baseline
         self._watch.report_unexpected = self.policy.report_unexpected
         self._watch.names = names_on_host(self._tracker.registry, self._names)
@@ -209,7 +216,8 @@ class Monitor:
         # Another boot needs no number to be told from those before: so its first reading has the same names
         # whether or not there is a stored state.
         self._generation = self._generation + 1 if self._counting and boot == self._boot else 0
-        self._boot, self._counting = boot, True
+        self._history.start_over(now, rebooted=boot != self._history_boot)
+        self._boot, self._counting, self._history_boot = boot, True, boot
         self._begin(fresh=True)
         if reason:
             self._watch.report(make_finding("list.restarted", f"the list begins again: {reason}"), now)
@@ -289,6 +297,8 @@ class Monitor:
         if following.trimmed is not None:
             self._report_trimmed(following.trimmed, now)
         reader, self._counting = self._place.reader, True
+        self._history.late = not self._caught_up or self._blind_since is not None
+        self._history.after = self._blind_since
         before = reader.records
         for record in reader.feed(following.data):
             step = self._tracker.apply(record)
@@ -320,6 +330,9 @@ class Monitor:
         else:
             self._watch.refresh(self._tracker.devices, now)
         self._watch.check_missing(self._tracker.devices, now, None)
+        if self._history.paused:
+            self._history.paused = False
+            self._watch.recall(self._tracker.devices, now)
         self.tick(now)
 
     def lost_sight(self) -> None:
@@ -332,6 +345,7 @@ class Monitor:
         begins_or_ends = self._approval_due()
         if (begins_or_ends is not None and now >= begins_or_ends) or self._approvals_undone(now):
             self._judge_all(now)
+        self._history.settle(now)
         self._delivery.tick(now)
         self._book.clock_stepped_back(now)
         self._book.tick(now)
@@ -341,7 +355,7 @@ class Monitor:
 
         Moments at which approvals begin and end are the calendar's, and stay.
         """
-        for part in (self._book, self._delivery, self._watch):
+        for part in (self._book, self._delivery, self._watch, self._history):
             part.clock_stepped(by)
         self.last_read = _shifted(self.last_read, by)
         self._blind_since = _shifted(self._blind_since, by)
@@ -492,6 +506,8 @@ class Monitor:
             active: numbers of devices that the kernel has announced something about since the last one.
         """
         watch, fusion = self._watch, self._fusion
+        self._history.late = not fusion.observations or self._unwatched_since is not None
+        self._history.after = self._unwatched_since
         before = watch.live
         fused = fusion.observe(observation, self._place.reader.records, active)
         watch.live = fusion.live
@@ -655,8 +671,33 @@ class Monitor:
             moments={key: self._watch.moments(key) for key in views},
             alerts=self._delivery.present(),
             maintenance=self.maintenance,
+            recent=self._recent.newest_first(),
         )
         return status_document(known, around or Surroundings(), now)
+
+    def detail(self, key: str, now: float, around: Surroundings | None = None) -> dict[str, object] | None:
+        """The document of one device, see `detail`; None: there is no such device."""
+        device = next((device for device in self._tracker.devices if device.key == key), None)
+        if device is None:
+            return None
+        watch, host = self._watch, self.policy.host
+        self._history.describe(watch.described)
+        changes, left_out = self._history.of(key)
+        live = self._fusion.live.get((device.major or 0, device.minor or 0))
+        known = KnownDevice(
+            host=host,
+            device=device,
+            view=self.retained()[cloudevent.device_topic(host, key)],
+            moments=watch.moments(key),
+            live=live,
+            names=watch.names,
+            baseline=self.baseline,
+            alerts=self._delivery.present(),
+            recent=self._recent.newest_first(),
+            changes=changes,
+            changes_left_out=left_out,
+        )
+        return detail_document(known, "" if around is None else around.version, now)
 
     def configurations(self) -> dict[str, object]:
         """The devices with all that is needed to judge them elsewhere, see `capture`."""
@@ -671,8 +712,10 @@ class Monitor:
 
     def commit(self) -> Commit:
         """Everything since the last `committed`, to be stored in one transaction."""
+        self._history.describe(self._watch.described)
         for notice in self._delivery.take():
             self._sequence += 1
+            self._recent.add(notice)
             message = cloudevent.notice_message(notice, self.policy.host, self._sequence, self.sign)
             self._messages.append(message)
         previous = self._pending

@@ -160,6 +160,18 @@ def unspoken(rules: tuple[TargetRule, ...], configuration: Configuration) -> Ite
                 yield Difference(target.index, key, NOT_NAMED, value[:MAX_SHOWN_CHARS])
 
 
+def demanded(rules: tuple[TargetRule, ...], configuration: Configuration) -> Iterator[Mapping[str, str]]:
+    """For each target, what is demanded of its attributes, for people."""
+    for _, concerned in _concerned(rules, configuration):
+        found: dict[str, list[str]] = {}
+        for rule in (rules[number] for number in concerned):
+            if rule.types:
+                found.setdefault("type", []).append(" or ".join(rule.types))
+            for condition in rule.conditions:
+                found.setdefault(condition.attribute, []).append(condition.expected)
+        yield {attribute: ", ".join(dict.fromkeys(texts)) for attribute, texts in found.items()}
+
+
 def _concerned(
     rules: tuple[TargetRule, ...], configuration: Configuration
 ) -> Iterator[tuple[ConfiguredTarget, list[int]]]:

@@ -9,7 +9,7 @@ bounded: of too many devices or alerts the most important are told, and how many
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dmimad.core.alert import Notice
@@ -17,6 +17,7 @@ from dmimad.core.cloudevent import timestamp
 from dmimad.core.drift import Verdict
 from dmimad.core.finding import Severity
 from dmimad.core.maintenance import Maintenance
+from dmimad.core.recent import Told
 from dmimad.core.supervision import Moments
 
 #: Bytes of device documents told; one with two long tables has about 100 kB.
@@ -82,6 +83,7 @@ class Known:
     Attributes:
         devices, moments: the retained documents, and since when they are so, by key.
         alerts: what is told of each that fires.
+        recent: what was told lately, the newest first.
         entries: of the baseline.
 
     The rest is as the monitor's properties of the same names.
@@ -101,12 +103,13 @@ class Known:
     moments: Mapping[str, Moments]
     alerts: Sequence[Notice]
     maintenance: Sequence[Maintenance]
+    recent: Sequence[Told] = ()
 
 
 def status_document(known: Known, around: Surroundings, now: float) -> dict[str, object]:
     """The document, as of ``now`` (Unix seconds)."""
     devices = _devices(known.devices, known.moments)
-    firing = sorted(known.alerts, key=_importance)
+    firing = most_important(known.alerts)
     return {
         "host": known.host,
         "time": timestamp(now),
@@ -147,8 +150,9 @@ def status_document(known: Known, around: Surroundings, now: float) -> dict[str,
         },
         "devices": devices,
         "devices_left_out": len(known.devices) - len(devices),
-        "alerts": list(map(_alert_document, firing[:MAX_ALERTS_TOLD])),
+        "alerts": list(map(alert_status, firing[:MAX_ALERTS_TOLD])),
         "alerts_left_out": max(len(firing) - MAX_ALERTS_TOLD, 0),
+        "recent": [told.document() for told in known.recent],
     }
 
 
@@ -171,15 +175,43 @@ def timeless(document: Mapping[str, object]) -> dict[str, object]:
     return {**document, "time": "", "list": calm}
 
 
+def device_status(view: bytes, moments: Moments) -> dict[str, object]:
+    """A device: its retained document, and since when it is so."""
+    since = {
+        "verdict": _moment(moments.verdict),
+        "active": _moment(moments.active),
+        "inactive": _moment(moments.inactive),
+    }
+    return {**json.loads(view), "since": since}
+
+
+def most_important(alerts: Iterable[Notice]) -> list[Notice]:
+    """The most severe first, then the oldest."""
+    return sorted(alerts, key=_importance)
+
+
+def alert_status(notice: Notice) -> dict[str, object]:
+    """One alert that fires."""
+    alert, finding = notice.alert, notice.alert.finding
+    return {
+        "code": finding.code,
+        "severity": notice.severity.value,
+        "device": alert.subject,
+        "key": finding.device,
+        "message": finding.message,
+        "since": timestamp(alert.since),
+        "count": notice.count,
+        "flapping": notice.flapping,
+        "maintenance": None if notice.maintenance is None else notice.maintenance.id,
+    }
+
+
 def _devices(views: Mapping[str, bytes], moments: Mapping[str, Moments]) -> list[dict[str, object]]:
     """By name; if they are too many, those that are not approved are told."""
     if sum(map(len, views.values())) > MAX_DEVICE_BYTES:
         views = _most_important(views)
-    told = [
-        {**json.loads(view), "since": _since_document(moments.get(key, Moments()))}
-        for key, view in views.items()
-    ]
-    return sorted(told, key=lambda device: (device["name"], device["key"]))
+    told = [device_status(view, moments.get(key, Moments())) for key, view in views.items()]
+    return sorted(told, key=lambda device: (str(device["name"]), str(device["key"])))
 
 
 def _most_important(views: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -198,32 +230,8 @@ def _rank(view: bytes) -> int:
     return _VERDICTS.index(verdict) if verdict in _VERDICTS else 0
 
 
-def _since_document(moments: Moments) -> dict[str, object]:
-    return {
-        "verdict": _moment(moments.verdict),
-        "active": _moment(moments.active),
-        "inactive": _moment(moments.inactive),
-    }
-
-
 def _importance(notice: Notice) -> tuple[int, float, str]:
-    """The most severe first, then the oldest."""
     return _SEVERITIES.index(notice.severity), notice.alert.since, notice.alert.key
-
-
-def _alert_document(notice: Notice) -> dict[str, object]:
-    alert, finding = notice.alert, notice.alert.finding
-    return {
-        "code": finding.code,
-        "severity": notice.severity.value,
-        "device": alert.subject,
-        "key": finding.device,
-        "message": finding.message,
-        "since": timestamp(alert.since),
-        "count": notice.count,
-        "flapping": notice.flapping,
-        "maintenance": None if notice.maintenance is None else notice.maintenance.id,
-    }
 
 
 def _moment(seconds: float | None) -> str | None:

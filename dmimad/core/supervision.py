@@ -20,7 +20,7 @@ from dataclasses import astuple, dataclass, replace
 
 from dmimad.core import cloudevent
 from dmimad.core.alert import MAX_SECONDS, Alert, AlertBook, shifted
-from dmimad.core.backing import Names, Number, no_names
+from dmimad.core.backing import Names, Number, as_number, no_names
 from dmimad.core.baseline import Baseline
 from dmimad.core.checkpoint import Document, items, table
 from dmimad.core.device import Device
@@ -37,6 +37,7 @@ from dmimad.core.drift import (
 from dmimad.core.errors import MalformedError
 from dmimad.core.event import printable
 from dmimad.core.finding import Finding, Severity
+from dmimad.core.history import ACTIVE, JUDGED, OBSERVED, Cause, Change, Description, History, described
 from dmimad.core.observation import LiveDevice
 from dmimad.core.registry import number_of
 from dmimad.core.snapshot import DeviceSeries
@@ -79,6 +80,10 @@ class _Known:
     presence: tuple[bytes, bytes, bool]
 
 
+#: Nothing was done to the device: the baseline, the settings or the time is another.
+_JUDGED_ANEW = Cause(JUDGED)
+
+
 class Supervision:
     """What holds of one list and its devices.
 
@@ -95,6 +100,7 @@ class Supervision:
         self.changed: set[str] = set()
         self.live: Mapping[Number, LiveDevice] = {}
         self.names: Names = no_names
+        self.history = History()
         self._book = book
         self._counts = counts
         self._conditions: dict[str, set[str]] = {}
@@ -142,11 +148,20 @@ class Supervision:
     def present(self, device: Device, now: float, record: int | None, *, at_once: bool = False) -> None:
         """The device exists, and is as it is."""
         self._book.cease(f"removed|{printable(device.name)}", now=now, record=record)
-        self.judge(device, now, record, at_once=at_once)
+        self.judge(device, now, record, at_once=at_once, cause=self._cause(device, record))
 
-    def judge(self, device: Device, now: float, record: int | None, *, at_once: bool = False) -> None:
+    def judge(
+        self,
+        device: Device,
+        now: float,
+        record: int | None,
+        *,
+        at_once: bool = False,
+        cause: Cause = _JUDGED_ANEW,
+    ) -> None:
         """Compare a device with the baseline; ``at_once``: drift has lasted for long enough already."""
         judgement = self._look(device, now, record)
+        self.history.note(device, judgement, cause, now)
         self.changed.add(device.key)
         holding = {self._key(found, device): found for found in judgement.findings}
         mine = self._conditions.setdefault(device.key, set())
@@ -162,6 +177,14 @@ class Supervision:
             shown = printable(device.name)
             self._book.hold(key, self._with_evidence(finding), shown, since=now, now=now, at_once=urgent)
         self._prune_evidence(device)
+
+    def _cause(self, device: Device, record: int | None) -> Cause:
+        """Why a device is looked at: for a record, else for an observation."""
+        history = self.history
+        event = OBSERVED
+        if record is not None:
+            event = self._evidence.get(device.key, {}).get(record, ("", ""))[1]
+        return Cause(event, record, history.late, history.after)
 
     def _key(self, found: Finding, device: Device) -> str:
         """What made it so: the place in the list, and of a drift the table too, which no record may tell."""
@@ -287,6 +310,7 @@ class Supervision:
         finding = removed(device, self.baseline, record, now=now)
         if finding is not None:
             finding = self._with_evidence(finding)
+        self.history.gone(device, self._cause(device, record), now)
         self.forget(device, now, record)
         if finding is not None:
             self._count(finding)
@@ -308,6 +332,7 @@ class Supervision:
         self._views.pop(device.key, None)
         self._expiries.pop(device.key, None)
         self._outdated.pop(device.key, None)
+        self.history.leave(device.key)
         self.changed.add(device.key)
 
     # -- all of them -----------------------------------------------------------------------
@@ -408,6 +433,28 @@ class Supervision:
 
     # -- what there is to see --------------------------------------------------------------
 
+    def recall(self, devices: Iterable[Device], now: float) -> None:
+        """The list has been read once more: the history goes on from how things are now."""
+        for device in devices:
+            self.history.note(device, self.judgement(device.key), Cause(late=True), now)
+
+    def judgement(self, key: str) -> Judgement:
+        """What was said of a device when it was looked at last."""
+        known = self._known.get(key)
+        return Judgement(Verdict.UNKNOWN) if known is None else known.judgement
+
+    def described(self, change: Change, table: Table) -> Description:
+        """What the table of a change is, as far as that is known now."""
+        known, number = self._known.get(change.key), as_number(change.key)
+        live = None if number is None else self.live.get(number)
+        seen = None
+        if known is not None and live is not None:
+            slot, seen = (
+                (known.active, live.active) if change.slot == ACTIVE else (known.inactive, live.inactive)
+            )
+            seen = seen if slot is table else None  # another one is there now
+        return described(table, seen, self.names)
+
     def view(self, device: Device, now: float) -> None:
         """Renew the document of a device, which may be one restored, before it is asked for the next time."""
         if device.key not in self._known:
@@ -421,8 +468,7 @@ class Supervision:
 
     def _renew_views(self) -> None:
         for key, device in self._outdated.items():
-            known = self._known.get(key)
-            judgement = Judgement(Verdict.UNKNOWN) if known is None else known.judgement
+            judgement = self.judgement(key)
             asked: dict[Number, tuple[str, ...]] = {}
             self._shown_with[key] = asked
             live = self._live_device(device)
@@ -432,9 +478,10 @@ class Supervision:
     def series(self, device: Device, *, maintenance: bool = False) -> DeviceSeries:
         """The device for metrics; ``maintenance``: changes of it are expected."""
         self._renew_views()
-        known, view = self._known.get(device.key), self._views.get(device.key)
-        judgement = Judgement(Verdict.UNKNOWN) if known is None else known.judgement
-        return device_series(device, judgement, view or DeviceView(b""), maintenance=maintenance)
+        view = self._views.get(device.key)
+        return device_series(
+            device, self.judgement(device.key), view or DeviceView(b""), maintenance=maintenance
+        )
 
     def approved_until(self, devices: Iterable[Device], now: float) -> float | None:
         """When the first of the approved devices will no longer be; None: never, as far as is known."""

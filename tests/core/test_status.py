@@ -147,6 +147,7 @@ def test_all_of_it() -> None:
             }
         ],
         "alerts_left_out": 0,
+        "recent": [],
     }
 
 

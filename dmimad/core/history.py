@@ -1,0 +1,355 @@
+"""What has become of each device's two slots over time: which table, since when, and what was said of it.
+
+Source: none; the shape is a promise to other programs (``docs/status.md``).
+
+A device's history goes on under its name: over renames, removals, reboots and restarts of the daemon.  One
+change is noted where a slot's table, its witness or its drift is another than before, and where only the
+name or the verdict is.  The time is when the daemon learned of it.  What it read or saw afterwards is
+marked as `late`: it happened before that time, and after the time `after`, if that is known.
+
+Fingerprints and types are worked out when somebody wants them (`describe`), not for each record that is read.
+Bounded whatever the list says: the oldest changes of a device, and the names that have been gone for
+longest, are forgotten first.  Nothing here judges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from dmimad.core.alert import shifted
+from dmimad.core.backing import Names
+from dmimad.core.cloudevent import timestamp
+from dmimad.core.configuration import configuration_of
+from dmimad.core.device import Device
+from dmimad.core.drift import Judgement, Verdict
+from dmimad.core.event import printable
+from dmimad.core.observation import LiveTable
+from dmimad.core.table import Provenance, Table
+
+#: Changes remembered of one device, and of all together.
+MAX_CHANGES = 200
+MAX_CHANGES_IN_ALL = 20_000
+#: Longer names are the same if they begin so; the kernel's have 127 bytes at most.
+MAX_NAME_BYTES = 255
+#: Target types told of one table, and their length.
+MAX_TYPES = 8
+MAX_TYPE_CHARS = 64
+
+ACTIVE, INACTIVE = "active", "inactive"
+#: Events that no record tells of.
+OBSERVED, JUDGED, BOOT = "observed", "judged", "boot"
+#: The type of a target of which nobody has told it.
+UNTOLD_TYPE = "opaque"
+
+
+class Cause(NamedTuple):
+    """Why something is noted; a named tuple for speed, as `Device`.
+
+    Attributes:
+        event: as the record has it, `OBSERVED`, `JUDGED` or `BOOT`; "" where it is only found to be so.
+        record: index of the record.
+        late: it happened before it was noted.
+        after: and after this, in Unix seconds; None: not known.
+    """
+
+    event: str = ""
+    record: int | None = None
+    late: bool = False
+    after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a table is: its fingerprint, None if that is not known, and the types of its targets."""
+
+    fingerprint: str | None
+    types: tuple[str, ...]
+
+
+def described(table: Table, live: LiveTable | None, names: Names) -> Description:
+    """A table, as `configuration.configuration_of` has it."""
+    found = configuration_of(table, live, names)
+    types = dict.fromkeys((target.type or UNTOLD_TYPE)[:MAX_TYPE_CHARS] for target in found.targets)
+    return Description(found.fingerprint, tuple(types)[:MAX_TYPES])
+
+
+class Change(NamedTuple):
+    """One slot is another than before; a named tuple for speed, as `Device`.
+
+    Attributes:
+        seq: its number among all changes that were ever noted, and ``number`` among those of the device.
+        line: whose it is.
+        hash: None if the slot is empty, b"" if nobody has told.
+        description: None until somebody wanted it.
+    """
+
+    seq: int
+    line: int
+    number: int
+    key: str
+    name: bytes
+    slot: str
+    hash: bytes | None
+    provenance: Provenance | None
+    drift: bool
+    verdict: Verdict
+    cause: Cause
+    at: float
+    description: Description | None = None
+
+    def document(self) -> dict[str, object]:
+        """As it is told."""
+        cause, described = self.cause, self.description or _NOTHING
+        return {
+            "time": timestamp(self.at),
+            "slot": self.slot,
+            "name": printable(self.name),
+            "hash": None if self.hash is None else "sha256:" + self.hash.hex() if self.hash else "unknown",
+            "fingerprint": described.fingerprint,
+            "types": list(described.types),
+            "provenance": None if self.provenance is None else self.provenance.value,
+            "verdict": self.verdict.value,
+            "drift": self.drift,
+            "record": cause.record,
+            "event": cause.event,
+            "late": cause.late,
+            "after": None if cause.after is None else timestamp(cause.after),
+        }
+
+
+_NOTHING = Description(None, ())
+
+
+@dataclass(slots=True)
+class _Line:
+    """The history of one device; ``active`` and ``inactive`` are the last change of each slot."""
+
+    id: int
+    name: bytes
+    changes: dict[int, Change] = field(default_factory=dict)
+    count: int = 0
+    active: Change | None = None
+    inactive: Change | None = None
+    verdict: Verdict = Verdict.UNKNOWN
+
+    @property
+    def filled(self) -> bool:
+        return any(last is not None and last.hash is not None for last in (self.active, self.inactive))
+
+
+class History:
+    """The histories of one host's devices.
+
+    Attributes:
+        late, after: of what is read and seen from now on, see `Cause`.
+        paused: nothing is noted.
+    """
+
+    def __init__(self) -> None:
+        self.late = True
+        self.after: float | None = None
+        self.paused = False
+        self._seq = 0
+        self._boot_seq = 0  # the first of this boot, whose clock it was
+        self._lines = 0
+        self._size = 0
+        self._live: dict[str, _Line] = {}  # by key
+        self._changing: dict[int, _Line] = {}  # of those, the ones with changes; the last changed come last
+        self._former: dict[bytes, _Line] = {}  # by name, all with changes; those that went last come last
+        self._left: dict[int, _Line] = {}  # of those, the ones that were not emptied
+        self._undescribed: dict[int, tuple[_Line, Table]] = {}
+
+    # -- what happens ----------------------------------------------------------------------
+
+    def note(self, device: Device, judgement: Judgement, cause: Cause, at: float) -> None:
+        """The device is as it is."""
+        if self.paused:
+            return
+        line = self._live.get(device.key) or self.attach(device)
+        name, known = device.name[:MAX_NAME_BYTES], line.count
+        as_before = line.verdict is judgement.verdict and line.name == name
+        line.name, line.verdict = name, judgement.verdict
+        for slot, table, last, drift, since in (
+            (ACTIVE, device.active, line.active, judgement.drift_active, device.changed_at),
+            (INACTIVE, device.inactive, line.inactive, judgement.drift_inactive, device.staged_at),
+        ):
+            if _differs(last, table, drift=drift):
+                own = cause if last is not None else _found(cause, table, since)
+                self._add(line, device.key, slot, table, judgement, own, at)
+        if line.count == known and line.changes and not as_before:
+            slot = INACTIVE if device.active is None and device.inactive is not None else ACTIVE
+            table = device.active if slot is ACTIVE else device.inactive
+            self._add(line, device.key, slot, table, judgement, cause, at)
+
+    def attach(self, device: Device) -> _Line:
+        """The device goes on with the history that its name has, if it has one."""
+        line = self._former.pop(device.name[:MAX_NAME_BYTES], None)
+        if line is None:
+            self._lines += 1
+            line = _Line(self._lines, device.name[:MAX_NAME_BYTES])
+        else:
+            self._left.pop(line.id, None)
+            self._changing[line.id] = line
+        self._live[device.key] = line
+        return line
+
+    def gone(self, device: Device, cause: Cause, at: float) -> None:
+        """The device was removed."""
+        line = self._live.get(device.key)
+        if line is not None and not self.paused:
+            self._empty(line, device.key, cause, at)
+        self.leave(device.key)
+
+    def leave(self, key: str) -> None:
+        """There is no device with this key any more; it may be there with another."""
+        line = self._live.pop(key, None)
+        if line is None or self._changing.pop(line.id, None) is None:
+            return
+        former = self._former.pop(line.name, None)
+        if former is not None:
+            self._forget(former)
+        self._former[line.name] = line
+        if line.filled:
+            self._left[line.id] = line
+
+    def start_over(self, at: float, *, rebooted: bool) -> None:
+        """The list is read from its start.
+
+        Nothing is left of a former boot's devices.  Of the same boot's everything will be read once more:
+        what came of it is noted when that is done (`paused`).
+        """
+        for key in list(self._live):
+            self.leave(key)
+        self.paused = not rebooted and self._size > 0
+        if rebooted:
+            self._end_left(Cause(BOOT, None, True, self.after), at)
+            self._boot_seq = self._seq
+
+    def settle(self, at: float) -> None:
+        """Nobody has come back under another key."""
+        if self._left and not self.paused:
+            self._end_left(Cause(late=True), at)
+
+    def clock_stepped(self, by: float) -> None:
+        """The wall clock was set: by it was noted what is of this boot."""
+        for line in (*self._former.values(), *self._changing.values()):
+            for seq, change in line.changes.items():
+                if seq > self._boot_seq:
+                    after = change.cause.after
+                    cause = change.cause._replace(after=None if after is None else shifted(after, by))
+                    line.changes[seq] = change._replace(at=shifted(change.at, by), cause=cause)
+
+    # -- what there is to see --------------------------------------------------------------
+
+    def describe(self, told: Callable[[Change, Table], Description]) -> None:
+        """Fill in what was not worked out yet."""
+        known: dict[int, Description] = {}
+        for seq, (line, table) in self._undescribed.items():
+            if id(table) not in known:
+                known[id(table)] = told(line.changes[seq], table)
+            line.changes[seq] = line.changes[seq]._replace(description=known[id(table)])
+        self._undescribed = {}
+
+    def of(self, key: str) -> tuple[tuple[Change, ...], int]:
+        """The changes of a device, the oldest first, and how many are not remembered any more."""
+        line = self._live.get(key)
+        return ((), 0) if line is None else (tuple(line.changes.values()), line.count - len(line.changes))
+
+    def __len__(self) -> int:
+        """Changes of all devices."""
+        return self._size
+
+    # -- inside ----------------------------------------------------------------------------
+
+    def _add(
+        self,
+        line: _Line,
+        key: str,
+        slot: str,
+        table: Table | None,
+        judgement: Judgement,
+        cause: Cause,
+        at: float,
+    ) -> None:
+        self._seq += 1
+        hashed, provenance = (None, None) if table is None else (table.hash, table.provenance)
+        drift = judgement.drift_active if slot is ACTIVE else judgement.drift_inactive
+        who = (self._seq, line.id, line.count, key, line.name)
+        change = Change(*who, slot, hashed, provenance, drift, judgement.verdict, cause, at)
+        line.count += 1
+        line.changes[change.seq] = change
+        if slot is ACTIVE:
+            line.active = change
+        else:
+            line.inactive = change
+        if table is not None:
+            self._undescribed[change.seq] = (line, table)
+        if self._live.get(key) is line:
+            self._changing.pop(line.id, None)
+            self._changing[line.id] = line
+        self._size += 1
+        if len(line.changes) > MAX_CHANGES:
+            self._drop_oldest(line)
+        while self._size > MAX_CHANGES_IN_ALL:
+            self._make_room(line)
+
+    def _drop_oldest(self, line: _Line) -> None:
+        """But the last change of a slot says what is in it."""
+        lasting = {last.seq for last in (line.active, line.inactive) if last is not None}
+        self._drop(line, next(seq for seq in line.changes if seq not in lasting))
+
+    def _make_room(self, kept: _Line) -> None:
+        """Names that are gone go first, then the devices that have not changed for longest."""
+        former = next((line for line in self._former.values() if line is not kept), None)
+        if former is not None:
+            del self._former[former.name]
+            self._forget(former)
+            return
+        line = next((line for line in self._changing.values() if line is not kept), None)
+        if line is None:
+            self._drop_oldest(kept)
+            return
+        del self._changing[line.id]
+        self._forget(line)
+
+    def _forget(self, line: _Line) -> None:
+        self._left.pop(line.id, None)
+        for seq in list(line.changes):
+            self._drop(line, seq)
+        line.active = line.inactive = None
+
+    def _drop(self, line: _Line, seq: int) -> None:
+        del line.changes[seq]
+        self._undescribed.pop(seq, None)
+        self._size -= 1
+
+    def _end_left(self, cause: Cause, at: float) -> None:
+        for line in list(self._left.values()):
+            if line.id in self._left:  # another's end may have made it be forgotten
+                self._empty(line, next(reversed(line.changes.values())).key, cause, at)
+        self._left = {}
+
+    def _empty(self, line: _Line, key: str, cause: Cause, at: float) -> None:
+        nothing = Judgement(Verdict.UNKNOWN)
+        for slot, last in ((ACTIVE, line.active), (INACTIVE, line.inactive)):
+            if last is not None and last.hash is not None:
+                self._add(line, key, slot, None, nothing, cause, at)
+        line.verdict = Verdict.UNKNOWN
+
+
+def _differs(last: Change | None, table: Table | None, *, drift: bool) -> bool:
+    if table is None:
+        return last is not None and last.hash is not None
+    if last is None or last.hash != table.hash:
+        return True
+    return last.provenance is not table.provenance or last.drift is not drift
+
+
+def _found(cause: Cause, table: Table | None, since: int) -> Cause:
+    """Why a slot is as it is that nothing was noted of: it may have been so before."""
+    if cause.event == OBSERVED or (cause.record is not None and cause.record == since):
+        return cause
+    recorded = table is not None and table.provenance is not Provenance.OBSERVED
+    return Cause("", since if recorded else None, True, None)
