@@ -7,14 +7,15 @@ change is noted where a slot's table, its witness or its drift is another than b
 name or the verdict is.  The time is when the daemon learned of it.  What it read or saw afterwards is
 marked as `late`: it happened before that time, and after the time `after`, if that is known.
 
-Fingerprints and types are worked out when somebody wants them (`describe`), not for each record that is read.
+Fingerprints and types are worked out when somebody wants them (`describe`), not for each record that is read;
+a table that has come and gone by then has no fingerprint.
 Bounded whatever the list says: the oldest changes of a device, and the names that have been gone for
 longest, are forgotten first.  Nothing here judges.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from dmimad.core.device import Device
 from dmimad.core.drift import Judgement, Verdict
 from dmimad.core.event import printable
 from dmimad.core.observation import LiveTable
-from dmimad.core.table import Provenance, Table
+from dmimad.core.table import Provenance, Table, types_told
 
 #: Changes remembered of one device, and of all together.
 MAX_CHANGES = 200
@@ -71,8 +72,16 @@ class Description:
 def described(table: Table, live: LiveTable | None, names: Names) -> Description:
     """A table, as `configuration.configuration_of` has it."""
     found = configuration_of(table, live, names)
-    types = dict.fromkeys((target.type or UNTOLD_TYPE)[:MAX_TYPE_CHARS] for target in found.targets)
-    return Description(found.fingerprint, tuple(types)[:MAX_TYPES])
+    return Description(found.fingerprint, _shown(target.type for target in found.targets))
+
+
+def roughly_described(table: Table) -> Description:
+    """One that is in no slot any more: names below may be others now, so it has no fingerprint."""
+    return Description(None, _shown(types_told(table.texts)))
+
+
+def _shown(types: Iterable[str | None]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((each or UNTOLD_TYPE)[:MAX_TYPE_CHARS] for each in types))[:MAX_TYPES]
 
 
 class Change(NamedTuple):
@@ -171,14 +180,13 @@ class History:
         name, known = device.name[:MAX_NAME_BYTES], line.count
         as_before = line.verdict is judgement.verdict and line.name == name
         line.name, line.verdict = name, judgement.verdict
-        for slot, table, last, drift, since in (
-            (ACTIVE, device.active, line.active, judgement.drift_active, device.changed_at),
-            (INACTIVE, device.inactive, line.inactive, judgement.drift_inactive, device.staged_at),
-        ):
-            if _differs(last, table, drift=drift):
-                own = cause if last is not None else _found(cause, table, since)
-                self._add(line, device.key, slot, table, judgement, own, at)
-        if line.count == known and line.changes and not as_before:
+        if _differs(line.active, device.active, drift=judgement.drift_active):
+            own = cause if line.active is not None else _found(cause, device.active, device.changed_at)
+            self._add(line, device.key, ACTIVE, device.active, judgement, own, at)
+        if _differs(line.inactive, device.inactive, drift=judgement.drift_inactive):
+            own = cause if line.inactive is not None else _found(cause, device.inactive, device.staged_at)
+            self._add(line, device.key, INACTIVE, device.inactive, judgement, own, at)
+        if not as_before and line.count == known and line.changes:
             slot = INACTIVE if device.active is None and device.inactive is not None else ACTIVE
             table = device.active if slot is ACTIVE else device.inactive
             self._add(line, device.key, slot, table, judgement, cause, at)
@@ -249,7 +257,12 @@ class History:
         for seq, (line, table) in self._undescribed.items():
             if id(table) not in known:
                 known[id(table)] = told(line.changes[seq], table)
-            line.changes[seq] = line.changes[seq]._replace(description=known[id(table)])
+            change = line.changes[seq]._replace(description=known[id(table)])
+            line.changes[seq] = change
+            if line.active is not None and line.active.seq == seq:
+                line.active = change
+            elif line.inactive is not None and line.inactive.seq == seq:
+                line.inactive = change
         self._undescribed = {}
 
     def of(self, key: str) -> tuple[tuple[Change, ...], int]:
@@ -274,18 +287,32 @@ class History:
         at: float,
     ) -> None:
         self._seq += 1
-        hashed, provenance = (None, None) if table is None else (table.hash, table.provenance)
-        drift = judgement.drift_active if slot is ACTIVE else judgement.drift_inactive
-        who = (self._seq, line.id, line.count, key, line.name)
-        change = Change(*who, slot, hashed, provenance, drift, judgement.verdict, cause, at)
+        seq, description = self._seq, None
+        if table is not None:
+            description = _known(line, table)
+            if description is None:
+                self._undescribed[seq] = (line, table)
+        change = Change(
+            seq,
+            line.id,
+            line.count,
+            key,
+            line.name,
+            slot,
+            None if table is None else table.hash,
+            None if table is None else table.provenance,
+            judgement.drift_active if slot is ACTIVE else judgement.drift_inactive,
+            judgement.verdict,
+            cause,
+            at,
+            description,
+        )
         line.count += 1
-        line.changes[change.seq] = change
+        line.changes[seq] = change
         if slot is ACTIVE:
             line.active = change
         else:
             line.inactive = change
-        if table is not None:
-            self._undescribed[change.seq] = (line, table)
         if self._live.get(key) is line:
             self._changing.pop(line.id, None)
             self._changing[line.id] = line
@@ -345,6 +372,15 @@ def _differs(last: Change | None, table: Table | None, *, drift: bool) -> bool:
     if last is None or last.hash != table.hash:
         return True
     return last.provenance is not table.provenance or last.drift is not drift
+
+
+def _known(line: _Line, table: Table) -> Description | None:
+    """What is known of the same table from the slot it comes from, if nothing can be added to that."""
+    for last in (line.inactive, line.active):
+        known = None if last is None or last.hash != table.hash else last.description
+        if known is not None and known.fingerprint is not None and UNTOLD_TYPE not in known.types:
+            return known
+    return None
 
 
 def _found(cause: Cause, table: Table | None, since: int) -> Cause:

@@ -37,7 +37,16 @@ from dmimad.core.drift import (
 from dmimad.core.errors import MalformedError
 from dmimad.core.event import printable
 from dmimad.core.finding import Finding, Severity
-from dmimad.core.history import ACTIVE, JUDGED, OBSERVED, Cause, Change, Description, History, described
+from dmimad.core.history import (
+    JUDGED,
+    OBSERVED,
+    Cause,
+    Change,
+    Description,
+    History,
+    described,
+    roughly_described,
+)
 from dmimad.core.observation import LiveDevice
 from dmimad.core.registry import number_of
 from dmimad.core.snapshot import DeviceSeries
@@ -446,13 +455,12 @@ class Supervision:
     def described(self, change: Change, table: Table) -> Description:
         """What the table of a change is, as far as that is known now."""
         known, number = self._known.get(change.key), as_number(change.key)
+        if known is None or (table is not known.active and table is not known.inactive):
+            return roughly_described(table)
         live = None if number is None else self.live.get(number)
         seen = None
-        if known is not None and live is not None:
-            slot, seen = (
-                (known.active, live.active) if change.slot == ACTIVE else (known.inactive, live.inactive)
-            )
-            seen = seen if slot is table else None  # another one is there now
+        if live is not None:
+            seen = live.active if table is known.active else live.inactive
         return described(table, seen, self.names)
 
     def view(self, device: Device, now: float) -> None:

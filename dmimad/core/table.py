@@ -30,6 +30,7 @@ MAX_COMBINATIONS = 512
 MAX_PARTS_PER_TABLE = 1024
 
 _TARGET = re.compile(rb"target_index=([0-9]{1,10}),target_begin=([0-9]{1,20}),target_len=([0-9]{1,20}),")
+_TYPE = re.compile(_TARGET.pattern + rb"(?:target_name=([^,;]*))?")
 _ATTRIBUTE = re.compile(rb",(?=[a-z][a-z0-9_]*=)")
 
 
@@ -91,6 +92,12 @@ def _targets_of(text: bytes) -> Iterator[Target]:
         pairs = parse_pairs(text[match.end() : end])
         name = pairs[0][1] if pairs and pairs[0][0] == "target_name" else None
         yield Target(int(match[1]), int(match[2]), int(match[3]), name, pairs)
+
+
+def types_told(texts: tuple[bytes, ...]) -> tuple[str | None, ...]:
+    """The types of a load's targets, in order: what `parse_targets` says of them, for less."""
+    found = (match for text in texts for match in _TYPE.finditer(text))
+    return tuple(None if match[4] is None else _pair(b"type=" + match[4])[1] for match in found)
 
 
 def parse_pairs(text: bytes) -> tuple[tuple[str, str], ...]:
