@@ -11,9 +11,11 @@ from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, Dynamic
 from scripts.grafana.panels import (
     ABSENT,
     ANY_IS_BAD,
+    DRIFT,
     NO_HOST,
     ORANGE,
     PURPLE,
+    QUANTILES,
     SEVERITIES,
     UP,
     VERMILLION,
@@ -29,7 +31,6 @@ from scripts.grafana.panels import (
     job_variable,
     link,
     linked,
-    not_a_number,
     number,
     painted,
     rows,
@@ -55,7 +56,7 @@ TO_HOST = f"/d/{HOST_UID}?{_VARIABLES}&var-host=${{__data.fields.Host:percentenc
 TO_DEVICE = f"{TO_HOST}&var-device=${{__data.fields.Device:percentencode}}"
 TO_SERIES = f"/d/{HOST_UID}?{_VARIABLES}&var-host=${{__field.labels.instance:percentencode}}"
 
-BROKER = told("connected", "NO BROKER")
+BROKER = told("connected", "NO BROKER", "not used")
 PCR = told("verified", "MISMATCH", "no TPM")
 
 
@@ -88,11 +89,11 @@ def _add_variables(made: dashboard.Dashboard) -> None:
 
 def _add_annotations(made: dashboard.Dashboard) -> None:
     for severity, color in (("critical", VERMILLION), ("warning", ORANGE)):
-        firing = f"{FLEET.firing(severity, 'instance')} > 0"
+        firing = f"{FLEET.fired(severity, 'instance')} > 0"
         made.annotation(
             annotation(f"{severity.title()} alerts", color, firing, f"{severity} alerts on {{{{instance}}}}")
         )
-    made.annotation(annotation("Silent", PURPLE, f"1 - {FLEET.series('up')} > 0", "{{instance}} is silent"))
+    made.annotation(annotation("Silent", PURPLE, FLEET.down(), "{{instance}} is silent"))
 
 
 # -- what is wrong now ------------------------------------------------------------------------
@@ -147,11 +148,19 @@ def _drift_now() -> table.Panel:
         14,
         9,
     )
-    columns = {"instance": "Host", "device": "Device", "slot": "Slot", "hash": "Table", "uuid": "UUID"}
+    columns = {
+        "instance": "Host",
+        "device": "Device",
+        "slot": "Slot",
+        "Value": "Verdict",
+        "hash": "Table",
+        "uuid": "UUID",
+    }
     query = Query(ALL_SLOTS.drifting_tables(), instant=True, format="table")
-    panel = rows(frame, query, columns=columns).mappings([not_a_number("–")])
+    panel = rows(frame, query, columns=columns)
     panel = linked(panel, "Host", "Open the host", TO_HOST)
     panel = linked(panel, "Device", "Open the device on its host", TO_DEVICE)
+    panel = cells(panel, "Verdict", DRIFT, 180)
     return panel.override_by_name("Slot", [DynamicConfigValue("custom.width", 90)])
 
 
@@ -196,7 +205,7 @@ def _alerts(made: dashboard.Dashboard) -> None:
             "No finding was made.",
             12,
         ),
-        Query(FLEET.made("code"), "{{code}}"),
+        Query(FLEET.grown("dmimad_findings_total", "code"), "{{code}}"),
     )
     made.with_panel(findings)
 
@@ -253,7 +262,7 @@ def _all_hosts() -> table.Panel:
         Query(FLEET.firing("warning", "instance"), instant=True, format="table"),
         told_of("dmimad_pcr_verified"),
         told_of("dmimad_source_up"),
-        told_of("dmimad_mqtt_connected"),
+        each(FLEET.broker()),
         told_of("dmimad_config_last_reload_successful"),
         each(FLEET.series("dmimad_outbox_pending")),
         each(FLEET.series("dmimad_devices")),
@@ -304,7 +313,6 @@ def _series_link() -> dict[str, object]:
 
 def _delivery(made: dashboard.Dashboard) -> None:
     made.with_row(dashboard.Row("Delivery"))
-    broker = FLEET.told(FLEET.series("dmimad_mqtt_connected"))
     made.with_panel(
         _per_host(
             states(
@@ -316,7 +324,7 @@ def _delivery(made: dashboard.Dashboard) -> None:
                     8,
                 ),
                 BROKER,
-                Query(broker, "{{instance}}"),
+                Query(FLEET.broker(), "{{instance}}"),
             )
         )
     )
@@ -371,7 +379,7 @@ def _detection(made: dashboard.Dashboard) -> None:
         ),
         unit="s",
     )
-    made.with_panel(quantiles.span_nulls(True).min(0))
+    made.with_panel(painted(quantiles.span_nulls(True).min(0), QUANTILES))
     versions = shares(
         Frame("Versions", "Hosts by the version of dmimad that they run.", NO_HOST, 8),
         Query(f"count by (version) ({FLEET.series('dmimad_build_info')})", "{{version}}", instant=True),

@@ -22,6 +22,7 @@ from scripts.grafana.panels import (
     GREY,
     ORANGE,
     PURPLE,
+    QUANTILES,
     SEVERITIES,
     SKY,
     UP,
@@ -64,6 +65,14 @@ DIGITS = (
     *(BLUE, SKY, GREEN, YELLOW, PURPLE, "#332288", "#88CCEE", "#117733"),
     *("#999933", "#AA4499", "#44AA99", "#DDCC77", "#6699CC", "#882255", "#661100", "#BBBBBB"),
 )
+EVENTS = {
+    "table_load": BLUE,
+    "device_resume": SKY,
+    "device_remove": VERMILLION,
+    "table_clear": YELLOW,
+    "device_rename": PURPLE,
+    "target_update": GREEN,
+}
 PROVENANCE = {
     3: Word("both", BLUE),
     2: Word("observed", YELLOW),
@@ -96,12 +105,12 @@ def _add_variables(made: dashboard.Dashboard) -> None:
 
 
 def _add_annotations(made: dashboard.Dashboard) -> None:
-    drift = f"max by (device, slot) ({SLOTS.drift}) > 0"
+    drift = f"max by (device, slot) (max_over_time({SLOTS.drift}[$__rate_interval])) > 0"
     made.annotation(annotation("Drift", VERMILLION, drift, "{{device}} drifts ({{slot}} table)"))
     for severity, color in (("critical", VERMILLION), ("warning", ORANGE)):
-        firing = f"{HOST.firing(severity, 'severity')} > 0"
+        firing = f"{HOST.fired(severity, 'severity')} > 0"
         made.annotation(annotation(f"{severity.title()} alerts", color, firing, "{{severity}} alerts"))
-    made.annotation(annotation("Silent", PURPLE, f"1 - {HOST.series('up')} > 0", "silent"))
+    made.annotation(annotation("Silent", PURPLE, HOST.down(), "silent"))
     restarts = f"resets({HOST.series('dmimad_records_total')}[$__rate_interval]) > 0"
     made.annotation(annotation("Restart", SKY, restarts, "the daemon has started anew"))
 
@@ -137,7 +146,7 @@ def _now(made: dashboard.Dashboard) -> None:
         (
             "Broker",
             "Whether there is a connection to the MQTT broker. Without one, alerts wait in the outbox.",
-            HOST.told(HOST.series("dmimad_mqtt_connected")),
+            HOST.broker(),
             BROKER,
         ),
     ):
@@ -165,9 +174,15 @@ def _devices(made: dashboard.Dashboard) -> None:
     made.with_panel(_slots_over_time())
     made.with_panel(_slots_now())
     drift = states(
-        Frame("Drift", "Whether the table in each slot is not an approved one.", NO_DEVICE, 12, 9),
+        Frame(
+            "Drift",
+            "Whether the table in each slot is not an approved one; and maintenances that expect changes.",
+            NO_DEVICE,
+            12,
+            9,
+        ),
         DRIFT,
-        Query(f"max by (device, slot) ({SLOTS.drift})", "{{device}} · {{slot}}"),
+        Query(f"max by (device, slot) ({SLOTS.verdict()})", "{{device}} · {{slot}}"),
     )
     made.with_panel(drift)
     provenance = states(
@@ -226,7 +241,7 @@ def _slots_now() -> table.Panel:
         f"/d/{HOST_UID}?${{datasource:queryparam}}&${{job:queryparam}}&${{host:queryparam}}&${{__url_time_range}}"
         "&var-device=${__data.fields.Device:percentencode}"
     )
-    panel = cells(linked(panel, "Device", "This device alone", here), "Verdict", DRIFT)
+    panel = cells(linked(panel, "Device", "This device alone", here), "Verdict", DRIFT, 180)
     for title, width in (("Slot", 90), ("Provenance", 120)):
         panel.override_by_name(title, [DynamicConfigValue("custom.width", width)])
     return panel
@@ -251,41 +266,33 @@ def _findings(made: dashboard.Dashboard) -> None:
                 "No finding was made.",
                 8,
             ),
-            Query(HOST.made("code"), "{{code}}"),
+            Query(HOST.grown("dmimad_findings_total", "code"), "{{code}}"),
         )
     )
-    events = f"60 * sum by (event) (rate({HOST.series('dmimad_dm_events_total')}[$__rate_interval]))"
-    made.with_panel(
-        course(
-            Frame("Device-mapper events", "Records of device-mapper, by event.", UNKNOWN, 8),
-            Query(events, "{{event}}"),
-            unit="cpm",
-        ).min(0)
+    events = bars(
+        Frame("Device-mapper events", "Records of device-mapper in the list, by event.", UNKNOWN, 8),
+        Query(HOST.grown("dmimad_dm_events_total", "event"), "{{event}}"),
     )
+    made.with_panel(painted(events, EVENTS))
 
 
 def _detection(made: dashboard.Dashboard) -> None:
     made.with_row(dashboard.Row("Detection latency"))
-    buckets = HOST.series("dmimad_detection_latency_seconds_bucket")
-    made.with_panel(
-        _heatmap(Query(f"sum by (le) (increase({buckets}[$__rate_interval]))", "{{le}}", format="heatmap"))
-    )
+    buckets = HOST.grown("dmimad_detection_latency_seconds_bucket", "le")
+    made.with_panel(_heatmap(Query(buckets, "{{le}}", format="heatmap")))
     nothing = "Nothing was detected."
-    made.with_panel(
-        course(
-            Frame(
-                "Quantiles over time",
-                "Time from seeing a change in the list to its alerts being recorded for delivery. Drawn "
-                "where something was detected.",
-                nothing,
-                8,
-            ),
-            *(Query(latency(HOST, each, "$__rate_interval"), f"{each:.0%}") for each in (0.5, 0.9, 0.99)),
-            unit="s",
-        )
-        .span_nulls(True)
-        .min(0)
+    quantiles = course(
+        Frame(
+            "Quantiles over time",
+            "Time from seeing a change in the list to its alerts being recorded for delivery. Drawn "
+            "where something was detected.",
+            nothing,
+            8,
+        ),
+        *(Query(latency(HOST, each, "$__rate_interval"), f"{each:.0%}") for each in (0.5, 0.9, 0.99)),
+        unit="s",
     )
+    made.with_panel(painted(quantiles.span_nulls(True).min(0), QUANTILES))
     whole = number(
         Frame("Quantiles", "Detection latency over the whole time range.", nothing, 4),
         *(Query(latency(HOST, each, "$__range"), f"{each:.0%}", instant=True) for each in (0.5, 0.9, 0.99)),

@@ -65,6 +65,7 @@ from scripts.grafana.queries import NOT_TOLD, SILENT, Query
 BLUE, SKY, GREEN, YELLOW = "#0072B2", "#56B4E9", "#009E73", "#F0E442"
 ORANGE, VERMILLION, PURPLE, GREY = "#E69F00", "#D55E00", "#CC79A7", "#8E8E8E"
 SEVERITIES = {"critical": VERMILLION, "warning": ORANGE, "info": SKY}
+QUANTILES = {"50%": SKY, "90%": ORANGE, "99%": VERMILLION}
 
 DATASOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 NO_HOST = "No host: does Prometheus scrape dmimad?"
@@ -135,7 +136,13 @@ def told(yes: str, no: str, absent: str = "not told") -> dict[int, Word]:
 
 
 UP = {1: Word("up", BLUE), 0: Word("SILENT", PURPLE)}
-DRIFT = {0: Word("no drift", BLUE), 1: Word("DRIFT", VERMILLION)}
+#: Of `Slots.verdict`.
+DRIFT = {
+    0: Word("no drift", BLUE),
+    1: Word("DRIFT", VERMILLION),
+    2: Word("maintenance", SKY),
+    3: Word("DRIFT in maintenance", ORANGE),
+}
 #: Of a number by `Scope.told` that cannot be negative.
 ABSENT = {NOT_TOLD: Word("not told", GREY), SILENT: Word("silent", PURPLE)}
 
@@ -183,10 +190,12 @@ def word(frame: Frame, query: Query, values: Mapping[int, Word]) -> stat.Panel:
     return number(frame, query).mappings([words(values)]).thresholds(thresholds(base=GREY))
 
 
-def course(frame: Frame, *queries: Query, unit: str = "none") -> timeseries.Panel:
-    """Lines over time; its legend is a table of the last and the highest values."""
+def course(
+    frame: Frame, *queries: Query, unit: str = "none", calcs: Sequence[str] = ("lastNotNull", "max")
+) -> timeseries.Panel:
+    """Lines over time; its legend is a table with what `calcs` makes of each."""
     legend = common.VizLegendOptions().show_legend(True).placement(LegendPlacement.BOTTOM)
-    legend.display_mode(LegendDisplayMode.TABLE).calcs(["lastNotNull", "max"])
+    legend.display_mode(LegendDisplayMode.TABLE).calcs(list(calcs))
     panel = framed(timeseries.Panel(), frame, *queries).unit(unit).legend(legend)
     panel.tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING))
     panel.line_interpolation(LineInterpolation.STEP_AFTER).line_width(2).fill_opacity(10).span_nulls(False)
@@ -195,7 +204,13 @@ def course(frame: Frame, *queries: Query, unit: str = "none") -> timeseries.Pane
 
 def bars(frame: Frame, *queries: Query, unit: str = "none") -> timeseries.Panel:
     """Stacked bars over time, for what happens now and then."""
-    panel = course(frame, *queries, unit=unit).draw_style(GraphDrawStyle.BARS).fill_opacity(80).min(0)
+    panel = (
+        course(frame, *queries, unit=unit, calcs=["sum"])
+        .draw_style(GraphDrawStyle.BARS)
+        .fill_opacity(80)
+        .min(0)
+    )
+    panel.max_data_points(120)  # so that one can see a bar
     return panel.stacking(common.StackingConfig().mode(StackingMode.NORMAL).group("A"))
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: What one table slot of a device is told apart by.
-SLOT = "instance, job, device, uuid, slot"
+#: What these are told apart by.
 TARGET = "instance, job"
+DEVICE = f"{TARGET}, device, uuid"
+SLOT = f"{DEVICE}, slot"
 
 #: Values of `Scope.told` that are none of the metric's own.
 NOT_TOLD = -1
@@ -48,21 +49,41 @@ class Scope:
         absent = f"0 * ({up} == 1) - {-NOT_TOLD} or 0 * ({up} == 0) - {-SILENT}"
         return f"max by ({TARGET}) ({expression} or {absent})"
 
-    def made(self, by: str) -> str:
-        """Findings made, by these labels, within the interval of a point.
+    def grown(self, metric: str, by: str) -> str:
+        """By how much counters have grown, by these labels, from each point to the next.
 
-        A counter that is new counts from zero: `increase` would miss the first finding of each code.  Not so
-        where the daemon was not scraped before either, for nobody knows when its findings were made.
+        Unlike `increase` it neither guesses nor tells one finding at several points.  A counter that is new
+        counts from zero, or the first finding of each code would be missed; not so where the daemon was not
+        scraped in the hour before either, for nobody knows when that was.  What came to pass in a shorter
+        silence is told at its end.
         """
-        findings, known = self.series("dmimad_findings_total"), self.series("dmimad_records_total")
-        window = "$__rate_interval"
-        new = f"({findings} unless {findings} offset {window}) and on ({TARGET}) {known} offset {window}"
-        return f"sum by ({by}) (({new}) or increase({findings}[{window}]))"
+        now = self.series(metric)
+        before, known = (
+            f"last_over_time({each}[1h] offset $__interval)"
+            for each in (now, self.series("dmimad_records_total"))
+        )
+        more, anew = f"({now} - {before} >= 0)", f"({now} and {now} < {before})"
+        new = f"(({now} unless {before}) and on ({TARGET}) {known})"
+        return f"sum by ({by}) ({more} or {anew} or {new})"
+
+    def broker(self) -> str:
+        """Whether there is a connection to the broker; NOT_TOLD where there is to be none."""
+        unwanted = f"({self.series('dmimad_mqtt_enabled')} == 0)"
+        return self.told(f"({self.series('dmimad_mqtt_connected')} unless on ({TARGET}) {unwanted})")
 
     def firing(self, severity: str, by: str = "") -> str:
         """Number of alerts of this severity that fire; `by`: labels to keep."""
         alerts = self.series("dmimad_alerts_firing", f'severity="{severity}"')
         return f"sum by ({by}) ({alerts})" if by else f"sum({alerts})"
+
+    def fired(self, severity: str, by: str) -> str:
+        """The highest number of them since the point before, so that a short one is marked too."""
+        alerts = self.series("dmimad_alerts_firing", f'severity="{severity}"')
+        return f"sum by ({by}) (max_over_time({alerts}[$__rate_interval]))"
+
+    def down(self) -> str:
+        """Targets that did not answer since the point before."""
+        return f"1 - min_over_time({self.series('up')}[$__rate_interval]) > 0"
 
     def drifting(self) -> str:
         """Number of slots that drift; 0 also where there is no device."""
@@ -103,10 +124,16 @@ class Slots:
     def table(self) -> str:
         return self.scope.series("dmimad_device_table_info", *self.matchers)
 
+    def verdict(self) -> str:
+        """Per slot: 1 if it drifts, and 2 more while a maintenance expects changes of the device."""
+        maintenance = self.scope.series("dmimad_device_maintenance", *self.matchers)
+        none = f"0 * max by ({DEVICE}) ({self.drift})"
+        return f"({self.drift} + on ({DEVICE}) group_left () 2 * ({maintenance} or on ({DEVICE}) {none}))"
+
     def drifting_tables(self) -> str:
-        """One series per table that is not approved, with its `hash`; without, where the slot has none."""
-        drifting = f"({self.drift} == 1)"
-        tables = f"({self.table} and on ({SLOT}) {drifting})"
+        """The verdict on each table that is not approved, with its `hash` if the slot has a table."""
+        drifting = f"({self.verdict()} and on ({SLOT}) {self.drift} == 1)"
+        tables = f"{self.table} * on ({SLOT}) group_left () {drifting}"
         return f"max by (instance, device, slot, uuid, hash) ({tables} or on ({SLOT}) {drifting})"
 
     def states(self) -> str:
@@ -145,13 +172,13 @@ class Slots:
         return f"max by (device, slot) (({told}) or on ({SLOT}) 0 * {self.table})"
 
     def now(self) -> str:
-        """Each table with its device, slot, hash and provenance; the value is whether it drifts."""
+        """The verdict on each table, with its device, slot, hash and provenance."""
         witness = self.scope.series("dmimad_device_witness_info", *self.matchers)
         untold = f'label_replace({self.table}, "provenance", "not told", "", "")'
         # Two devices may share name and uuid for a while, and so have two tables here: one of them will do.
         who = f"topk by ({SLOT}) (1, {witness} or on ({SLOT}) {untold})"
-        drift = f"{self.table} * on ({SLOT}) group_left () {self.drift}"
+        verdict = f"{self.table} * on ({SLOT}) group_left () {self.verdict()}"
         return (
             f"max by (device, slot, hash, uuid, provenance)"
-            f" (({drift}) * on ({SLOT}) group_left (provenance) {who})"
+            f" (({verdict}) * on ({SLOT}) group_left (provenance) {who})"
         )

@@ -92,7 +92,7 @@ def test_every_panel_says_what_it_shows(document: dict[str, Any]) -> None:
 
 @each_dashboard
 def test_a_colour_never_stands_alone(document: dict[str, Any]) -> None:
-    """What is mapped to a colour is a word too, and none but colours that all tell apart are used."""
+    """What is mapped to a colour is a word too, and none is Grafana's red or green."""
     for panel in panels(document):
         for mapping in panel["fieldConfig"]["defaults"].get("mappings", []):
             if mapping["type"] == "value":

@@ -179,10 +179,17 @@ async def test_every_question_is_answered(broker: Broker, tmp_path: Path, corpus
             for variable in variables(document).values():
                 if variable["type"] == "query":
                     assert await offered(scene.prometheus, variable, values), variable["name"]
-    _check_fleet(
-        scene, records, {place.removeprefix("dmimad: fleet / "): all_of_them[place] for place in all_of_them}
-    )
-    _check_host(records, {place.removeprefix("dmimad: host / "): one[place] for place in one})
+        two = chosen(HOST, job=["storage"], host=[scene.troubled], device=["image-ro", "vg0-data"])
+        (slots,) = [each for each in asked(HOST) if each.place.endswith("Slots now / A")]
+        of_two = by("device slot", await slots.answer(scene.prometheus, two))
+        assert set(of_two) == {("image-ro", "active"), ("vg0-data", "active"), ("vg0-data", "inactive")}
+    _check_fleet(scene, records, _short(all_of_them))
+    _check_host(records, _short(one))
+
+
+def _short(found: Mapping[str, Series]) -> dict[str, Series]:
+    """By places without the dashboard's title."""
+    return {place.partition(" / ")[2]: series for place, series in found.items()}
 
 
 def _check_fleet(scene: Fleet, records: list[bytes], found: dict[str, Series]) -> None:
@@ -230,10 +237,20 @@ def _check_host(records: list[bytes], found: dict[str, Series]) -> None:
     assert {place: number(found[place]) for place in numbers} == numbers
     # Each line of health is one series, through the restart too.
     assert {len(series) for place, series in found.items() if place.startswith("Health over time")} == {1}
-    assert by("code", found["Findings by code / A"]).keys() >= {"drift.active", "drift.inactive"}
-    made = found["Findings by code / A"]
-    (drift,) = [each["values"] for each in made if each["metric"] == {"code": "drift.active"}]
-    assert max(float(number) for _, number in drift) >= 1  # the first of its code is counted
+    # Each is counted once, the first of its code too: the image was staged and in use, the volume is staged.
+    counted = {
+        each["metric"]["code"]: sum(float(text) for _, text in each["values"])
+        for each in found["Findings by code / A"]
+    }
+    assert (counted["drift.active"], counted["drift.inactive"]) == (1, 2)
+    # In the matrix that Grafana makes of them there is one state at each place and time; no time lacks.
+    points = [
+        (each["metric"]["place"], time)
+        for each in found["Tables in the slots / A"]
+        for time, _ in each["values"]
+    ]
+    assert len(set(points)) == len(points)
+    assert {time for place, time in points if place == "daemon"} == {time for _, time in points}
 
 
 # -- the metrics of the contract, and no others -----------------------------------------------
@@ -274,10 +291,17 @@ dmimad_device_drift{{device="b",uuid="B",slot="inactive"}} 1
 dmimad_device_table_info{{device="b",uuid="B",slot="active",hash="sha256:1"}} 1
 dmimad_device_table_info{{device="b",uuid="B",slot="active",hash="sha256:2"}} 1
 """
-#: What a host has: all of the contract; the least of it; two devices of one name; no device at all.
+#: Of later versions.
+MORE = """\
+dmimad_device_maintenance{{device="a",uuid=""}} 1
+dmimad_device_witness_info{{device="a",uuid="",slot="active",provenance="both"}} 1
+dmimad_mqtt_enabled 0
+"""
+#: What a host has: all of the contract; the least of it; more; two devices of one name; no device at all.
 HOSTS = {
     "all": ALWAYS + DEVICES + SOMETIMES,
     "least": ALWAYS + DEVICES,
+    "more": ALWAYS + DEVICES + MORE,
     "twins": ALWAYS + DEVICES + TWINS,
     "idle": ALWAYS,
 }
@@ -316,15 +340,25 @@ async def test_the_metrics_of_the_contract_are_enough(tmp_path: Path) -> None:
         scraped = "count(count_over_time(up[1m]) >= 6)"  # so that a counter has started anew
         await value(address, scraped, len(at) + 1)
         quiet = {question.place for question in asked(HOST) if question.place.endswith("/ annotation Silent")}
-        for name in ("all", "least", "twins"):
-            found = await _answers_but(address, values_at(HOST, at[name]))
-            assert {place for place, series in found.items() if not series} == quiet, name
+        found = {name: await _answers_but(address, values_at(HOST, at[name])) for name in HOSTS}
+        for name in HOSTS.keys() - {"idle"}:
+            assert {place for place, series in found[name].items() if not series} == quiet, name
         await answers(address, FLEET, values_at(FLEET, ""))
-        idle = await _answers_but(address, values_at(HOST, at["idle"]))
         dead = await _answers_but(address, values_at(HOST, nobody))
+    shown = {name: _short(each) for name, each in found.items()}
+    numbers = {name: number(each["Broker / A"]) for name, each in shown.items()}
+    assert numbers == {"all": 1, "least": 1, "more": -1, "twins": 1, "idle": 1}  # -1: none is to be used
+    assert {name: number(shown[name]["PCR 10 / A"]) for name in ("all", "least")} == {"all": 1, "least": -1}
+    for name, provenance, verdict in (("all", "not told", 1), ("more", "both", 3)):
+        assert by("device slot provenance", shown[name]["Slots now / A"]) == {
+            ("a", "active", provenance): verdict
+        }
+    assert {value for each in shown.values() for value in by("instance", each["Memory / A"]).values()} == {-1}
     said = {panel["title"]: panel["fieldConfig"]["defaults"]["noValue"] for panel in panels(HOST)}
     empty = {
-        place.split(" / ")[1] for place, series in idle.items() if not series and "annotation" not in place
+        place.split(" / ")[1]
+        for place, series in found["idle"].items()
+        if not series and "annotation" not in place
     }
     assert empty
     assert all(speaks_of_nothing(said[title]) for title in empty), empty
