@@ -11,14 +11,16 @@ import json
 import re
 import textwrap
 import tomllib
+from collections.abc import Callable
 
-#: What lines of shell begin with in our pages, beside the names of programs with a path.
-_PROGRAMS = (
-    "apt|cat|chmod|chown|cp|curl|dmimad|dmsetup|dnf|echo|editor|grep|install|journalctl|kernel-install|ln|losetup|"
-    "make|mkdir|mosquitto_sub|openssl|pipx|pip|promtool|python3?|reboot|rm|sed|sqlite3|sudo|systemctl|systemd-[a-z]+|truncate|"
-    "update-grub|git|sh|apt-get|disk=.*|issue\\(\\)|dracut|grubby|rpm-ostree|veritysetup|mosquitto|prometheus"
-)
-_SHELL = re.compile(rf"(\.?/?[\w./-]+/)?({_PROGRAMS})(\s|$)")
+#: What lines of shell begin with in our pages.
+_NAMES = """
+    amtool apt apt-get cat cd chmod chown cp curl df dmimad dmsetup dnf echo editor git grubby install issue
+    issue() journalctl kernel-install ln losetup make mkdir mosquitto_sub openssl pip pipx promtool python
+    python3 reboot rm sed sh sqlite3 ssh sudo systemctl systemd-sysusers systemd-tmpfiles truncate
+    update-grub veritysetup
+"""
+PROGRAMS = frozenset(_NAMES.split())
 
 
 def blocks(markdown: str) -> list[str]:
@@ -48,26 +50,39 @@ def blocks(markdown: str) -> list[str]:
 
 
 def language_of(text: str) -> str:
-    """As Pygments calls it: toml, json, python, ini, console, bash, or none."""
-    first = text.lstrip().partition("\n")[0]
-    if text.lstrip().startswith("{"):
-        return "json" if _parses(json.loads, text) else "none"
-    if "=" in text and _parses(tomllib.loads, text):
-        return "toml"
-    if re.match(r"(from|import|async def|def|class) |\"\"\"", first) and _parses(ast.parse, text):
-        return "python"
-    if re.match(r"\[[A-Z]\w+\]$", first):
-        return "ini"
-    if first.startswith("$ "):
-        return "console"
+    """As Pygments calls it: json, toml, python, ini, console, yaml, bash, or none."""
+    return next((language for language, is_it in _LANGUAGES if is_it(text)), "none")
+
+
+def _is_python(text: str) -> bool:
+    return bool(re.match(r"(from|import|async def|def|class) |\"\"\"", text)) and _parses(ast.parse, text)
+
+
+def _is_shell(text: str) -> bool:
     joined = text.replace("\\\n", " ").splitlines()
     lines = [line for line in joined if line.strip() and not line.startswith((" ", "#", "}"))]
-    return "bash" if lines and "…" not in first and all(map(_SHELL.match, lines)) else "none"
+    return bool(lines) and "…" not in lines[0] and all(map(_calls_a_program, lines))
 
 
-def _parses(parse: object, text: str) -> bool:
+def _calls_a_program(line: str) -> bool:
+    first = line.split(maxsplit=1)[0]
+    return first.rpartition("/")[2] in PROGRAMS or "=$(" in first
+
+
+def _parses(parse: Callable[[str], object], text: str) -> bool:
     try:
-        parse(text)  # type: ignore[operator]  # each of the parsers above takes a text
+        parse(text)
     except (ValueError, SyntaxError):
         return False
     return True
+
+
+_LANGUAGES: tuple[tuple[str, Callable[[str], object]], ...] = (
+    ("json", lambda text: text.startswith("{") and _parses(json.loads, text)),
+    ("toml", lambda text: "=" in text and _parses(tomllib.loads, text)),
+    ("python", _is_python),
+    ("ini", lambda text: re.match(r"\[[A-Z]\w+\]\n", text)),
+    ("console", lambda text: text.startswith("$ ")),
+    ("yaml", lambda text: re.match(r"[a-z_]+:\n", text)),
+    ("bash", _is_shell),
+)

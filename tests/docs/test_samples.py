@@ -46,7 +46,8 @@ def whole(text: str) -> str:
 def test_there_are_samples_of_each_language() -> None:
     """A block that is none of its language any more would not be tested in silence."""
     counts = {
-        language: len(of(language)) for language in ("bash", "console", "ini", "json", "python", "toml")
+        language: len(of(language))
+        for language in ("bash", "console", "ini", "json", "python", "toml", "yaml")
     }
     assert 0 not in counts.values(), counts
     assert counts["bash"] >= 45
@@ -71,6 +72,16 @@ def test_settings_and_baselines_are_accepted(text: str) -> None:
 def test_shell_is_shell(text: str) -> None:
     done = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("text", of("yaml"))
+def test_settings_of_prometheus_are_accepted(text: str, promtool: str, tmp_path: Path) -> None:
+    """All YAML in our pages is Prometheus' own."""
+    file = tmp_path / "prometheus.yml"
+    file.write_text(text, "utf-8")
+    command = [promtool, "check", "config", "--syntax-only", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_programs_are_python() -> None:
