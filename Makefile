@@ -24,7 +24,7 @@ test: $(VENV)/.installed-dev  ## All tests, and full branch coverage of the core
 	@sh scripts/test.sh $(VENV) $(ARGS)
 
 docs: $(VENV)/.installed-docs  ## The documentation as a site: build/docs/html/index.html
-	$(VENV)/bin/python -m sphinx -W --keep-going -n -q -c docs -d build/docs/doctrees . build/docs/html $(ARGS)
+	$(VENV)/bin/python -m sphinx -E -a -W --keep-going -n -q -c docs -d build/docs/doctrees . build/docs/html $(ARGS)
 
 reference: $(VENV)/.installed-docs  ## What of docs/ and config/ is made from the code
 	$(VENV)/bin/python -m scripts.reference

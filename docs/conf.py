@@ -76,7 +76,18 @@ def _name_the_language(app: Sphinx, tree: nodes.document) -> None:
             block["language"] = language_of(block.astext())
 
 
+def _give_captions_a_level(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], tree: nodes.document | None
+) -> None:
+    """Sphinx makes headings of the navigation's captions, and does not say of which level."""
+    navigation_tree = context.get("furo_navigation_tree", "")
+    context["furo_navigation_tree"] = navigation_tree.replace(
+        'role="heading"', 'role="heading" aria-level="2"'
+    )
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("source-read", _add_navigation)
     app.connect("doctree-read", _name_the_language)
+    app.connect("html-page-context", _give_captions_a_level, priority=900)  # behind the theme's own
     return {"parallel_read_safe": True}
