@@ -264,8 +264,6 @@ def rows(frame: Frame, *queries: Query, columns: Mapping[str, str]) -> table.Pan
     """
     panel = framed(table.Panel(), frame, *queries).color_scheme(by_threshold())
     panel.thresholds(thresholds(base="text"))
-    if len(queries) > 1:
-        panel.with_transformation(transformation("merge", {}))
     kept = {"include": {"names": list(columns)}}
     order = {
         "indexByName": {name: index for index, name in enumerate(columns)},
@@ -273,6 +271,8 @@ def rows(frame: Frame, *queries: Query, columns: Mapping[str, str]) -> table.Pan
         "excludeByName": {},
     }
     panel.with_transformation(transformation("filterFieldsByName", kept))
+    if len(queries) > 1:  # rows become one if what they share is the same: no longer the time
+        panel.with_transformation(transformation("merge", {}))
     panel.with_transformation(transformation("organize", order))
     return panel.override_by_regexp(".*", [DynamicConfigValue("noValue", "–")])
 
