@@ -76,18 +76,20 @@ def _name_the_language(app: Sphinx, tree: nodes.document) -> None:
             block["language"] = language_of(block.astext())
 
 
-def _give_captions_a_level(
+def _make_accessible(
     app: Sphinx, page: str, template: str, context: dict[str, Any], tree: nodes.document | None
 ) -> None:
-    """Sphinx makes headings of the navigation's captions, and does not say of which level."""
-    navigation_tree = context.get("furo_navigation_tree", "")
-    context["furo_navigation_tree"] = navigation_tree.replace(
-        'role="heading"', 'role="heading" aria-level="2"'
-    )
+    """Captions of the navigation are headings of some level; what may be moved sideways takes keys."""
+    captions = context.get("furo_navigation_tree", "")
+    context["furo_navigation_tree"] = captions.replace('role="heading"', 'role="heading" aria-level="2"')
+    body = context.get("body", "")
+    for start in ("<pre", "<p><img", '<div class="table-wrapper'):
+        body = body.replace(start, re.sub(r"^<\w+", r'\g<0> tabindex="0"', start))
+    context["body"] = body
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("source-read", _add_navigation)
     app.connect("doctree-read", _name_the_language)
-    app.connect("html-page-context", _give_captions_a_level, priority=900)  # behind the theme's own
+    app.connect("html-page-context", _make_accessible, priority=900)  # behind the theme's own
     return {"parallel_read_safe": True}
