@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from dmimad import cli
+from dmimad.adapters.block_names import _DISK
 from dmimad.adapters.metrics import FAMILIES, LATENCY
 from dmimad.core.device import Device
 from dmimad.core.drift import Judgement, Verdict
 from dmimad.core.finding import CODES
+from dmimad.core.health import VOLATILE, is_volatile
 from dmimad.core.observation import LiveDevice, LiveTable, LiveTarget
 from dmimad.core.table import Provenance, Table
 from dmimad.core.view import device_view
@@ -226,6 +228,33 @@ def test_named_metrics_exist(page: str) -> None:
             assert name in names, f"{page}: {name}"
 
 
+# -- fingerprints -------------------------------------------------------------------------
+
+
+def test_attributes_that_move_by_themselves_are_those_of_the_code() -> None:
+    section = TEXTS["docs/fingerprint.md"].partition("## Attributes that move by themselves\n")[2]
+    documented = {
+        kind: re.findall(r"`([^`]+)`", row[1])
+        for row in rows(section.partition("\n## ")[0], 2)[2:]
+        for kind in row[0].split(", ")
+    }
+    assert documented.keys() == VOLATILE.keys()
+    for kind, attributes in documented.items():
+        assert VOLATILE[kind].pattern.count("|") + 1 == len(attributes), kind
+        for attribute in attributes:
+            for number in ("0", "12", "1_2"):
+                assert is_volatile(kind, attribute.replace("N", number)), f"{kind}: {attribute}"
+            assert not is_volatile("linear", attribute)
+
+
+def test_forms_of_names_are_those_of_the_code() -> None:
+    section = TEXTS["docs/fingerprint.md"].partition("## Names of devices\n")[2].partition("\n## ")[0]
+    documented = {form for row in rows(section, 2)[2:] for form in re.findall(r"`([a-z-]+):", row[0])}
+    places = ("core/backing.py", "core/configuration.py", "adapters/block_names.py")
+    code = "".join((ROOT / "dmimad" / place).read_text("utf-8") for place in places)
+    assert documented == {*re.findall(r"f\"([a-z-]+):\{", code), *(prefix for _, prefix in _DISK)}
+
+
 # -- units ----------------------------------------------------------------------------------
 
 
@@ -324,6 +353,13 @@ def test_named_tests_and_scenarios_exist(page: str) -> None:
 def test_the_threat_model_names_only_steps_that_scenarios_have() -> None:
     for name, label in re.findall(r"scenario `(\w+)`: \*([^*]+)\*", TEXTS["docs/threat-model.md"]):
         assert f'"{label}"' in (SCENARIOS / f"{name}.py").read_text("utf-8"), f"{name}: {label}"
+
+
+def test_the_map_of_the_architecture_has_every_part() -> None:
+    for path in (ROOT / "dmimad").iterdir():
+        name = f"dmimad/{path.name}" + ("/" if path.is_dir() else "")
+        if not path.name.startswith("__"):
+            assert f"`{name}`" in TEXTS["docs/architecture.md"], name
 
 
 # -- the device document ------------------------------------------------------------------
