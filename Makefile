@@ -15,12 +15,12 @@ VENV := .venv
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.installed-demo  ## The whole pipeline in 20 seconds: no root, no IMA, no broker needed
+demo: $(VENV)/.installed-demo  ## The whole pipeline in 15 seconds: no root, no IMA, no broker needed
 	$(VENV)/bin/dmimad demo $(ARGS)
 
 test: $(VENV)/.installed-dev  ## All tests, and full branch coverage of the core
 	@sh scripts/debian-packages.sh mosquitto:mosquitto promtool:prometheus amtool:prometheus-alertmanager \
-		systemd-analyze:systemd openssl:openssl chromium:chromium
+		systemd-analyze:systemd openssl:openssl chromium:chromium curl:curl
 	@sh scripts/test.sh $(VENV) $(ARGS)
 
 docs: $(VENV)/.installed-docs  ## The documentation as a site: build/docs/html/index.html

@@ -5,6 +5,7 @@ Source: pyte, a VT100 emulator.  It does not know the other screen (``?1049``): 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import select
@@ -13,8 +14,9 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fcntl import ioctl
+from pathlib import Path
 from typing import Self
 
 import pyte
@@ -33,6 +35,7 @@ class Emulated:
         rows: int = 24,
         *,
         environ: Mapping[str, str] | None = None,
+        directory: Path | None = None,
     ) -> None:
         self._screen = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self._screen)
@@ -46,6 +49,7 @@ class Emulated:
             stdin=self._theirs,
             stdout=self._theirs,
             stderr=self._theirs,
+            cwd=directory,
             env={**kept, "TERM": "xterm", "LC_ALL": "C.UTF-8", **(environ or {})},
             start_new_session=True,
             preexec_fn=_take_terminal,  # noqa: PLW1509  # one system call, no lock
@@ -56,7 +60,9 @@ class Emulated:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.kill()
+        for pid in self._session():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait()
         os.close(self._ours)
         os.close(self._theirs)
@@ -115,6 +121,13 @@ class Emulated:
     def modes(self) -> list[object]:
         """Of the terminal (termios), as they are now."""
         return termios.tcgetattr(self._theirs)
+
+    def _session(self) -> Iterator[int]:
+        """All processes that were started on this terminal: they may outlive their shell."""
+        for pid in [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]:
+            with contextlib.suppress(ProcessLookupError):
+                if os.getsid(pid) == self.process.pid:
+                    yield pid
 
     def _set_size(self, columns: int, rows: int) -> None:
         ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pty
 import re
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from pathlib import Path
 
 import pytest
 
+from dmimad.config import load
 from dmimad.demo.own_host import advice
 from dmimad.demo.recording import recording
 from dmimad.demo.screen import WIDTH, Screen
@@ -224,6 +227,54 @@ def test_refuses_a_speed_that_is_none(temporary: Path, speed: str) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("dmimad: argument --speed: ")
     assert done.stderr.count("\n") == 1
+
+
+# --- a stage for one's own daemon: see also test_quickstart ---
+
+
+def test_the_stage_is_the_recording_cut_in_two(temporary: Path, tmp_path: Path) -> None:
+    stage = tmp_path / "stage"
+    with running(temporary, "--stage", str(stage)) as demo:
+        demo.read_until(lambda text: "until Ctrl-C" in text)
+        assert max(map(len, demo.text.splitlines())) <= WIDTH
+        assert demo.end(signal.SIGTERM) == 0
+    assert demo.text.endswith("\nEnded; the files stay.\n")
+    whole = (stage / "list").read_bytes() + (stage / "attack").read_bytes()
+    assert recording().data.startswith(whole)
+    assert len(whole) == recording().offset(583)
+    settings = load(stage / "dmimad.toml")
+    assert (settings.host.id, settings.source.path) == ("quick", str(stage / "list"))
+    assert list((stage / "baseline.d").iterdir()) == []
+
+
+def test_the_stage_takes_other_ports_where_these_are_taken(temporary: Path, tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        for port in (18830, 9837):
+            taken = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):  # somebody else has it: just as well
+                taken.bind(("127.0.0.1", port))
+                taken.listen()
+        demo = stack.enter_context(running(temporary, "--stage", str(tmp_path / "stage")))
+        demo.read_until(lambda text: "until Ctrl-C" in text)
+        settings = load(tmp_path / "stage" / "dmimad.toml")
+        assert settings.mqtt.port not in (18830, 0)
+        assert settings.metrics.port not in (9837, 0)
+        assert f"dmimad listen --port {settings.mqtt.port} --protocol 3\n" in demo.text
+        assert f"curl -s http://127.0.0.1:{settings.metrics.port}/metrics" in demo.text
+
+
+@pytest.mark.parametrize("used", ["a file", "a directory with something in it"])
+def test_the_stage_overwrites_nothing(temporary: Path, tmp_path: Path, used: str) -> None:
+    stage = tmp_path / "stage"
+    if used == "a file":
+        stage.touch()
+    else:
+        (stage / "mine").mkdir(parents=True)
+    done = run(temporary, "--stage", str(stage))
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"dmimad: {stage}: is there and not empty; name another directory, or remove it\n"
+    assert [path.name for path in stage.glob("*")] == (["mine"] if stage.is_dir() else [])
 
 
 # --- parts ---

@@ -10,10 +10,12 @@ import os
 import shutil
 import sys
 import warnings
+from pathlib import Path
 
 from dmimad.commands.errors import UsageError
 from dmimad.demo.interrupts import Interrupts
 from dmimad.demo.own_host import advice
+from dmimad.demo.own_stage import set_stage
 from dmimad.demo.screen import WIDTH, Screen
 from dmimad.demo.show import Options, perform
 
@@ -24,7 +26,14 @@ _SIGNALLED = 128
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--keep", action="store_true", help="leave it running after the end, until Ctrl-C")
+    end = parser.add_mutually_exclusive_group()
+    end.add_argument("--keep", action="store_true", help="leave it running after the end, until Ctrl-C")
+    end.add_argument(
+        "--stage",
+        type=Path,
+        metavar="DIRECTORY",
+        help="tell nothing; write settings and a list there to try an own daemon on, and be its broker",
+    )
     parser.add_argument(
         "--speed", type=_speed, default=1.0, metavar="N", help="tell it N times as fast; default: 1"
     )
@@ -40,21 +49,26 @@ def run(arguments: argparse.Namespace) -> int:
     with warnings.catch_warnings(), Interrupts() as interrupts:
         warnings.simplefilter("ignore")
         try:
-            asyncio.run(perform(_screen(), options, interrupts, advice(root=os.geteuid() == 0)))
+            if arguments.stage is not None:
+                asyncio.run(set_stage(_screen(), arguments.stage, interrupts))
+            else:
+                asyncio.run(perform(_screen(), options, interrupts, advice(root=os.geteuid() == 0)))
         except asyncio.CancelledError:
             pass
         except OSError:
             if interrupts.received is None:
                 raise
-    return _status(interrupts)
+    return _status(
+        interrupts, "everything temporary is removed" if arguments.stage is None else "the files stay"
+    )
 
 
-def _status(interrupts: Interrupts) -> int:
+def _status(interrupts: Interrupts, left: str) -> int:
     if interrupts.received is None:
         return 0
     what = "Ended" if interrupts.in_time else "Interrupted"
     with contextlib.suppress(OSError):  # the terminal may be gone
-        sys.stdout.write(f"\n{what}; everything temporary is removed.\n")
+        sys.stdout.write(f"\n{what}; {left}.\n")
         sys.stdout.flush()
     return 0 if interrupts.in_time else _SIGNALLED + interrupts.received
 

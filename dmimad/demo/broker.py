@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -21,14 +22,23 @@ _ATTEMPTS = 5
 _SHUTDOWN_SECONDS = 3.0
 
 
+def can_be_had() -> bool:
+    """Whether amqtt is installed."""
+    try:
+        importlib.import_module("amqtt")
+    except ImportError:
+        return False
+    return True
+
+
 @contextlib.asynccontextmanager
-async def broker() -> AsyncIterator[int]:
-    """A running broker; gives its port.
+async def broker(wanted_port: int = 0) -> AsyncIterator[int]:
+    """A running broker; gives its port: the wanted one, if nobody else has it.
 
     Raises:
         AdapterError: amqtt is not installed, or it does not start.
     """
-    running, port = await _started()
+    running, port = await _started(wanted_port)
     try:
         yield port
     finally:
@@ -38,15 +48,15 @@ async def broker() -> AsyncIterator[int]:
                 await running.shutdown()
 
 
-async def _started() -> tuple[Any, int]:
+async def _started(wanted_port: int) -> tuple[Any, int]:
     try:
         from amqtt.broker import Broker  # noqa: PLC0415  # the extra may be missing
         from amqtt.errors import BrokerError  # noqa: PLC0415  # as above
     except ImportError as error:
         problem = f"needs the broker amqtt ({error})" if error.name != "amqtt" else "needs the broker amqtt"
         raise AdapterError(problem, "demo", "pip install 'dmimad[demo]'") from error
-    for _ in range(_ATTEMPTS):
-        with _reserved_port() as port:
+    for wanted in (wanted_port, *[0] * _ATTEMPTS):
+        with _reserved_port(wanted) as port:
             running = Broker(_config(port))
             with contextlib.suppress(BrokerError):  # somebody else was quicker: take another port
                 await running.start()
@@ -62,9 +72,12 @@ def _config(port: int) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _reserved_port() -> Iterator[int]:
+def _reserved_port(wanted: int) -> Iterator[int]:
     """A free port that nobody else is given; the broker sets SO_REUSEADDR, too, and may have it."""
     with socket.socket() as reservation:
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        reservation.bind((ADDRESS, 0))
+        try:
+            reservation.bind((ADDRESS, wanted))
+        except OSError:
+            reservation.bind((ADDRESS, 0))
         yield reservation.getsockname()[1]
