@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import tomllib
+import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from fcntl import LOCK_EX, flock
@@ -22,7 +23,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PROGRAM_PATH, find_program
-from tests.emulator import Emulated
+from tests.emulator import DEADLINE_SECONDS, Emulated
 from tests.quickstart import Step, missing, steps
 
 ROOT = Path(__file__).parent.parent
@@ -32,7 +33,7 @@ WALK = [step for step in STEPS if re.match(r"\d\. ", step.heading)]
 PACKAGE = [step for step in STEPS if step.heading == "With an installed package"]
 FINE, FOUND, INTERRUPTED = 0, 1, 130
 ACTIVATION = ". .venv/bin/activate"
-PORTS = {"18830": "mqtt", "9837": "metrics"}
+PORTS = {"18830": "mqtt", "9837": "metrics", "9838": "page"}
 """On the page, and the sections of the settings that say which ones they are where these are taken."""
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 PROMPT = re.compile(r"\[(\d+)\] \$ $")
@@ -99,7 +100,7 @@ class Walk:
     def go(self, walk: list[Step]) -> None:
         for number, step in enumerate(walk):
             if not step.typed:
-                self._shell(step.terminal).see(self._here(step.lines))
+                self._shell(step.terminal).see(self.here(step.lines))
                 continue
             expected = walk[number + 1].lines if number + 1 < len(walk) and not walk[number + 1].typed else ()
             self._type(step, expected)
@@ -120,13 +121,13 @@ class Walk:
         """Each command when the one before has ended, well or, where something is found, with 1."""
         shell = self._shell(step.terminal)
         status = FOUND if any(line.startswith("NOT AS APPROVED") for line in expected) else FINE
-        for number, command in enumerate(self._here(step.lines)):
+        for number, command in enumerate(self.here(step.lines)):
             if before := self._typed.get(step.terminal):
                 assert shell.at_prompt() == before[1], f"{before[0]}:\n{shell.seen}"
             self._typed[step.terminal] = command, status
             shell.type(command, first=number == 0)
 
-    def _here(self, lines: tuple[str, ...]) -> tuple[str, ...]:
+    def here(self, lines: tuple[str, ...]) -> tuple[str, ...]:
         """With the ports that there are instead of those of the page, as it tells one to do."""
         file = self._directory / "quick" / "dmimad.toml"
         if not file.exists():
@@ -177,7 +178,12 @@ def walk(clone: Path) -> Iterator[Walk]:
 def test_from_the_clone_to_the_first_own_alert(walk: Walk, clone: Path) -> None:
     find_program("make", "make")
     find_program("curl", "curl")
-    walk.go(WALK[:-1])
+    put_right = next(number for number, step in enumerate(WALK) if step.heading.startswith("5. "))
+    walk.go(WALK[:put_right])
+    (url,) = re.findall(r"`(http://\S+)`", PAGE)
+    with urllib.request.urlopen(walk.here((url,))[0], timeout=DEADLINE_SECONDS) as answer:
+        assert "vg0-data" in answer.read().decode()
+    walk.go(WALK[put_right:-1])
     walk.interrupt(1, 2, 3)
     walk.go(WALK[-1:])
     walk.ended()

@@ -20,11 +20,12 @@ from dmimad.demo.broker import ADDRESS, broker, can_be_had
 from dmimad.demo.interrupts import Interrupts
 from dmimad.demo.recording import Recording, recording
 from dmimad.demo.screen import Screen
-from dmimad.settings import MetricsSettings
+from dmimad.settings import MetricsSettings, PageSettings
 
 #: What is taken if nobody else has it, so that one may write it into a page.
 BROKER_PORT = 18830
 METRICS_PORT = MetricsSettings().port
+PAGE_PORT = PageSettings().port
 HOST = "quick"
 #: Records in the list at first: image-ro is open, verified by dm-verity.
 RECORDS_AT_FIRST = 578
@@ -54,6 +55,9 @@ protocol = 3                  # the demo's broker speaks MQTT 3.1.1
 [metrics]
 port = {metrics}
 
+[page]
+port = {page}
+
 [control]
 socket = "control.sock"
 
@@ -67,11 +71,12 @@ directory = "baseline.d"      # what is approved: nothing yet
 
 @dataclass(frozen=True, slots=True)
 class OwnStage:
-    """The directory, and where broker and metrics are to be."""
+    """The directory, and the ports of broker, metrics and page."""
 
     directory: Path
     broker_port: int
     metrics_port: int
+    page_port: int
 
 
 async def set_stage(screen: Screen, directory: Path, interrupts: Interrupts) -> None:
@@ -97,13 +102,15 @@ async def set_stage(screen: Screen, directory: Path, interrupts: Interrupts) -> 
 def write_stage(directory: Path, recorded: Recording, broker_port: int) -> OwnStage:
     """All files; raises AdapterError if there is something already, OSError if it cannot be written."""
     _refuse_used(directory)
-    stage = OwnStage(directory, broker_port, _port(METRICS_PORT))
+    stage = OwnStage(directory, broker_port, _port(METRICS_PORT), _port(PAGE_PORT))
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "baseline.d").mkdir()
     at_first, attacked = recorded.offset(RECORDS_AT_FIRST), recorded.offset(RECORDS_ATTACKED)
     (directory / "list").write_bytes(recorded.data[:at_first])
     (directory / "attack").write_bytes(recorded.data[at_first:attacked])
-    text = _SETTINGS.format(host=HOST, broker=stage.broker_port, metrics=stage.metrics_port)
+    text = _SETTINGS.format(
+        host=HOST, broker=stage.broker_port, metrics=stage.metrics_port, page=stage.page_port
+    )
     (directory / "dmimad.toml").write_text(text, "utf-8")
     return stage
 
@@ -137,6 +144,7 @@ def _introduce(screen: Screen, stage: OwnStage, *, own_broker: bool) -> None:
     screen.say("Approve what there is, then let the attacker act:")
     screen.command("dmimad baseline capture --config dmimad.toml --output baseline.d/host.toml")
     screen.command("cat attack >> list")
+    screen.say(f"See what the daemon tells Prometheus, and its page, http://{ADDRESS}:{stage.page_port}/:")
     screen.command(f"curl -s http://{ADDRESS}:{stage.metrics_port}/metrics | grep ^dmimad_alerts_firing")
     if own_broker:
         screen.say("The broker goes on until Ctrl-C.")
