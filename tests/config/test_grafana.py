@@ -6,6 +6,7 @@ What Prometheus answers to them: `test_grafana_data.py`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,8 +16,9 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from dmimad.adapters.metrics import FAMILIES, LATENCY
 from scripts.grafana.__main__ import texts
-from tests.config.dashboards import DASHBOARDS, FILES, FLEET, HOST, panels, variables
+from tests.config.dashboards import DASHBOARDS, FILES, FLEET, HOST, asked, panels, variables
 from tests.config.shipped import CONFIG, ROOT
 
 BUILT_IN_PANELS = {"bargauge", "heatmap", "stat", "state-timeline", "table", "timeseries"}
@@ -137,6 +139,15 @@ def test_from_every_host_that_the_fleet_shows_a_link_leads_there() -> None:
         panel["title"] for panel in panels(FLEET) if any("dmimad-host" in url for url in found(panel, "url"))
     ]
     assert {"Drift now", "Silent hosts", "All hosts", "PCR 10", "Daemons", "Broker", "Outbox"} <= set(leading)
+
+
+@each_dashboard
+def test_every_metric_exists(document: dict[str, Any]) -> None:
+    """In the code, or of every program and every scrape; none is a recording rule's."""
+    exist = {family.name for family in FAMILIES} | {f"{LATENCY.name}_bucket", "up"}
+    text = " ".join(question.expression for question in asked(document))
+    for name in re.findall(r"\b([a-z_:]+)\{", text):
+        assert name in exist or name.startswith("process_"), name
 
 
 def test_columns_of_a_table_exist() -> None:
