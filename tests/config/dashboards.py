@@ -21,8 +21,8 @@ DASHBOARDS: dict[str, dict[str, Any]] = {
 }
 FLEET, HOST = DASHBOARDS["dmimad-fleet.json"], DASHBOARDS["dmimad-host.json"]
 #: What Grafana fills in for itself, with a scrape each second.
-BUILT_IN = {"__rate_interval": "4s", "__interval": "1s", "__range": "60s"}
-WINDOW = Window(120)
+BUILT_IN = {"__rate_interval": "4s", "__interval": "1s", "__range": "600s"}
+WINDOW = Window(600)
 
 
 def panels(document: Mapping[str, Any]) -> list[dict[str, Any]]:
