@@ -132,7 +132,8 @@ def trust_boundaries() -> str:
         "Trust boundaries",
         "On the monitored host: the kernel with list, device-mapper and PCR; the observer, which is root "
         "without network; the daemon, a user without capabilities; files in /etc/dmimad and /var/lib/dmimad. "
-        "Elsewhere: the broker, the subscriber, and the key that signs baselines. Five borders are numbered.",
+        "Elsewhere: the broker, the subscriber, browsers and Prometheus, and the key that signs baselines. "
+        "Six boundaries are numbered.",
         _trust_boundaries(),
     )
 
@@ -156,14 +157,19 @@ def _trust_boundaries() -> Iterator[str]:
     yield line("M214 218 H286")
     yield line("M214 326 C256 326 252 240 286 240")
     yield line("M374 260 V304")
-    yield rect(534, 30, 166, 62)
-    yield from _words(548, 54, "signing key", "of baselines, off-host")
+    yield rect(534, 18, 166, 62)
+    yield from _words(548, 42, "signing key", "of baselines, off-host")
+    yield rect(534, 98, 166, 62)
+    yield from _words(548, 122, "page, metrics", "can only be read")
+    yield line("M462 196 C500 196 496 130 530 130")
     yield rect(534, 180, 166, 76)
     yield from _words(548, 204, "broker", "TLS; a host writes", "its own topics only")
     yield rect(534, 308, 166, 62)
     yield from _words(548, 332, "subscriber", "verifies, and keeps")
     yield line("M462 218 H530")
     yield line("M617 260 V304")
-    for number, (x, y) in enumerate(((248, 146), (250, 208), (232, 292), (497, 208), (637, 284)), start=1):
+    for number, (x, y) in enumerate(
+        ((248, 146), (250, 208), (232, 292), (497, 228), (637, 284), (497, 165)), start=1
+    ):
         yield rect(x - 11, y - 11, 22, 22, "box", 11)
         yield text(x, y + 5, str(number), "small title")

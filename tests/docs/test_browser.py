@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tests.conftest import find_program
 
+ROOT = Path(__file__).parents[2]
 #: Of each kind one: words, pictures, wide tables, code, lists.
 PAGES = ("docs/index", "docs/why", "docs/reference/metrics", "docs/install")
 
@@ -40,6 +41,26 @@ def test_nothing_serious_is_found_by_axe(
         ]
         assert serious == [], name
     context.close()
+
+
+#: Texts that are wider than the box they begin in, or than the paper.
+TOO_WIDE = """() => {
+  const boxes = [...document.querySelectorAll("rect:not(.frame)")].map(rect => rect.getBBox());
+  const within = (box, x, y) => box.x <= x && x <= box.x + box.width && box.y <= y && y <= box.y + box.height;
+  return [...document.querySelectorAll("text")].filter(text => {
+    const its = text.getBBox(), middle = its.y + its.height / 2;
+    const around = boxes.filter(box => within(box, its.x + its.width / 3, middle));
+    return around.some(box => its.x < box.x || box.x + box.width < its.x + its.width);
+  }).map(text => text.textContent);
+}"""
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/images/*.svg")), ids=lambda path: path.stem)
+def test_words_fit_into_the_pictures(browser: Browser, path: Path) -> None:
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    assert page.evaluate(TOO_WIDE) == []
+    page.close()
 
 
 def test_pages_fit_a_phone_and_ask_nobody(site: Path, browser: Browser) -> None:

@@ -16,7 +16,10 @@ from dmimad.settings import reference
 from scripts.command_line import arguments, parsers
 from scripts.reference import made
 from scripts.reference.machine import moves, notes, picture, word
+from scripts.reference.pictures import STEPS
 from scripts.reference.tables import LABELS
+from tests.core.kernel import DIALECTS, Kernel, linear
+from tests.core.replaying import replay_items
 
 ROOT = Path(__file__).parents[2]
 MADE = made()
@@ -49,6 +52,29 @@ def test_every_metric_is_there_and_its_labels_are_explained() -> None:
     for family in (*FAMILIES, LATENCY):
         assert f"| `{family.name}` | {family.kind} |" in page
         assert set(family.labels) <= LABELS.keys(), "say in LABELS of scripts/reference/tables.py what it is"
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_what_the_picture_of_deduplication_says_happens(dialect: str) -> None:
+    """Step by step on the modelled kernel: what is recorded, what the list tells, what is live."""
+    tables = {"A": (linear(0),), "B": (linear(4096),)}
+    kernel, loaded = Kernel(dialect), []
+    hashes: dict[str, bytes | None] = {}
+    kernel.create(b"a")
+    for done, record, by_list, live in STEPS:
+        name = done.removeprefix("load ").removesuffix(", resume")
+        before = len(kernel.items)
+        kernel.load(b"a", tables[name])
+        kernel.resume(b"a")
+        assert (len(kernel.items) - before) == (2 if record else 0)
+        assert kernel.devices[b"a"].live == tables[live]
+        (device,) = replay_items(kernel.items).devices.values()
+        assert device.active is not None
+        hashes.setdefault(name, device.active.hash)
+        loaded.append(name)
+        assert device.active.hash == hashes[by_list]
+    assert loaded == ["A", "B", "A"]
+    assert len(set(hashes.values())) == 2
 
 
 # -- the state machine ----------------------------------------------------------------------
