@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fcntl import LOCK_EX, flock
+from pathlib import Path
 
 ANYTHING = "…"
 CLONE = "In a clone of this project:"
@@ -29,6 +34,14 @@ class Step:
     terminal: int
     lines: tuple[str, ...]
     typed: bool
+
+
+@contextlib.contextmanager
+def alone_with_ports() -> Iterator[None]:
+    """Within this no other test of this user takes the ports that the page names."""
+    with (Path(tempfile.gettempdir()) / f"dmimad-quickstart-{os.geteuid()}.lock").open("w") as lock:
+        flock(lock, LOCK_EX)
+        yield
 
 
 def steps(page: str) -> list[Step]:

@@ -29,6 +29,7 @@ from dmimad.demo.screen import WIDTH, Screen
 from dmimad.demo.story import STORY
 from dmimad.demo.subscriber import Alert, read_alert
 from tests.conftest import CORPUS
+from tests.quickstart import alone_with_ports
 
 COMMAND = (sys.executable, "-m", "dmimad.cli", "demo", "--speed", "50")
 DEADLINE_SECONDS = 90.0
@@ -249,8 +250,10 @@ def test_the_stage_is_the_recording_cut_in_two(temporary: Path, tmp_path: Path) 
 
 def test_the_stage_takes_other_ports_where_these_are_taken(temporary: Path, tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
-        for port in (18830, 9837):
+        stack.enter_context(alone_with_ports())
+        for port in (18830, 9837, 9838):
             taken = stack.enter_context(socket.socket())
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):  # somebody else has it: just as well
                 taken.bind(("127.0.0.1", port))
                 taken.listen()
@@ -259,6 +262,7 @@ def test_the_stage_takes_other_ports_where_these_are_taken(temporary: Path, tmp_
         settings = load(tmp_path / "stage" / "dmimad.toml")
         assert settings.mqtt.port not in (18830, 0)
         assert settings.metrics.port not in (9837, 0)
+        assert settings.page.port not in (9838, 0)
         assert f"dmimad listen --port {settings.mqtt.port} --protocol 3\n" in demo.text
         assert f"curl -s http://127.0.0.1:{settings.metrics.port}/metrics" in demo.text
 

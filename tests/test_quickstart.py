@@ -12,19 +12,17 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 import tomllib
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from fcntl import LOCK_EX, flock
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import PROGRAM_PATH, find_program
 from tests.emulator import DEADLINE_SECONDS, Emulated
-from tests.quickstart import Step, missing, steps
+from tests.quickstart import Step, alone_with_ports, missing, steps
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "quickstart.md").read_text("utf-8")
@@ -163,8 +161,7 @@ def clone(tmp_path: Path) -> Path:
 @pytest.fixture
 def alone() -> Iterator[None]:
     """The ports of the page are this walk's, if nobody else on the machine has them."""
-    with (Path(tempfile.gettempdir()) / f"dmimad-quickstart-{os.geteuid()}.lock").open("w") as lock:
-        flock(lock, LOCK_EX)  # two walks at once would take them from each other
+    with alone_with_ports():
         yield
 
 
