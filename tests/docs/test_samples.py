@@ -13,7 +13,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from dmimad import config
+from dmimad import cli, config
 from dmimad.core.baseline import parse_baseline
 from dmimad.settings import sections
 from scripts.reference.samples import blocks, language_of
@@ -94,6 +94,25 @@ def test_programs_are_python() -> None:
     for name, text in programs:
         compile(text, name, "exec")
         assert language_of(text) == "python"
+
+
+def test_what_replay_prints_is_as_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    page = blocks((ROOT / "docs/replay.md").read_text("utf-8"))
+    documented = {}
+    for text in page:
+        if text.startswith("{"):
+            sample = json.loads(text.replace("[…]", "[]"))
+            documented[sample["type"]] = sample
+    path = ROOT / "tests/corpus/systematic-6.1/binary_runtime_measurements"
+    assert cli.main(["replay", str(path), "--format", "jsonl", "--pcr", f"sha256={'0' * 64}"]) == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert documented.keys() == {line["type"] for line in lines} - {"finding"} == {"record", "summary"}
+    for line in lines:
+        if line["type"] in documented:
+            assert documented[line["type"]].keys() == line.keys()
+    loaded = next(line for line in lines if line.get("active"))
+    for member in ("device", "active"):
+        assert documented["record"][member].keys() == loaded[member].keys()
 
 
 DOCUMENTS = {"specversion": "alert.schema.json", "active": "device.schema.json"}
