@@ -14,7 +14,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from dmimad.page.overview import SEVERITIES, VERDICTS, Level
-from dmimad.page.texts import moment_tag, plain, shown, span, utc
+from dmimad.page.texts import moment_tag, plain, shown, span, told, utc
 
 _TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
 _ETAG_DIGITS = 32
@@ -58,7 +58,7 @@ class Renderer:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        environment.filters.update(shown=shown, plain=plain, moment=moment_tag, span=span, utc=utc)
+        environment.filters.update(shown=shown, told=told, plain=plain, moment=moment_tag, span=span, utc=utc)
         environment.globals.update(Level=Level, severities=SEVERITIES, verdicts=VERDICTS)
         digest = hashlib.sha256(b"".join(asset.body for asset in served.values())).hexdigest()
         self._common = {"version": version, "assets": digest[:12]}

@@ -11,7 +11,9 @@ What this module does not do: decide what is shown.
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from markupsafe import Markup, escape
@@ -20,23 +22,42 @@ from markupsafe import Markup, escape
 MAX_CHARS = 1000
 #: Letters to Unicode, and nothing to the eye.
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
-_MAX_ACCENTS = 2
+_MAX_ACCENTS, _MAX_REPEATED = 2, 3
 _UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
 
 def shown(value: object) -> Markup:
-    """A text as HTML: its direction is its own affair, and everything in it can be seen."""
-    text = str(value)
-    more = len(text) > MAX_CHARS
-    pieces, accents, last = [], 0, len(text[:MAX_CHARS]) - 1
-    for at, character in enumerate(text[:MAX_CHARS]):
+    """A name or value as HTML: its direction is its own affair, and everything in it can be seen."""
+    return Markup("<bdi>{}</bdi>").format(_visible(str(value)))
+
+
+def told(value: object) -> Markup:
+    """A message of ours as HTML; a name in it does not turn the direction of the rest."""
+    return Markup('<bdi dir="ltr">{}</bdi>').format(_visible(str(value)))
+
+
+def _visible(text: str) -> Markup:
+    cut = text[:MAX_CHARS]
+    pieces: list[Markup] = []
+    for escaped, run in itertools.groupby(_marked(cut), key=lambda each: each[0]):
+        letters = [letter for _, letter in run]
+        if not escaped:
+            pieces.append(escape("".join(letters)))
+            continue
+        for letter, same in itertools.groupby(letters):
+            count = len(list(same))
+            words = [_escape(letter)] * count if count <= _MAX_REPEATED else [f"{_escape(letter)}×{count}"]
+            pieces += [Markup('<span class="escape">{}</span>').format(word) for word in words]
+    return Markup("").join(pieces) + ("…" if len(text) > len(cut) else "")
+
+
+def _marked(text: str) -> Iterator[tuple[bool, str]]:
+    """Each character, and whether it is to be escaped."""
+    accents, last = 0, len(text) - 1
+    for at, character in enumerate(text):
         accents = accents + 1 if unicodedata.category(character) in ("Mn", "Me") else 0
         at_edge = character == " " and (at in (0, last) or text[at - 1] == " ")
-        if accents > _MAX_ACCENTS or at_edge or _is_invisible(character):
-            pieces.append(Markup('<span class="escape">{}</span>').format(_escape(character)))
-        else:
-            pieces.append(escape(character))
-    return Markup("<bdi>{}{}</bdi>").format(Markup("").join(pieces), "…" if more else "")
+        yield accents > _MAX_ACCENTS or at_edge or _is_invisible(character), character
 
 
 def plain(value: object) -> str:

@@ -21,12 +21,12 @@ from dmimad.page.texts import counted, seconds_of, span, utc
 Document = Mapping[str, object]
 
 MAX_COLUMNS = 40
-WIDTH = 880
+WIDTH = 1140
 LEAST_COLUMN = 66
 _LAST_COLUMN = 132.0
 _PER_DECADE = 17.0
-_LABEL, _TOP, _LANE, _GAP, _AXIS = 72, 8, 40, 10, 46
-_CHARACTER = 7.3
+_LABEL, _TOP, _LANE, _GAP, _AXIS = 72, 8, 40, 10, 58
+_ICON, _CHARACTER = 30, 7.3
 SLOTS: Mapping[str, str] = {"active": "Active", "inactive": "Staged"}
 
 
@@ -131,9 +131,15 @@ def _bars(starts: Sequence[tuple[int, Document]], edges: Sequence[float]) -> Ite
         level, verdict = verdict_of(item)
         table = table_words(item)
         words = f"{table}, {verdict}, from {utc(item.get('time'))}"
-        fitting = max(int((width - 30) / _CHARACTER), 0)
-        label = table if len(table) <= fitting else table.partition(" ")[0][:fitting]
-        yield Bar(x, width, level, label, words)
+        yield Bar(x, width, level, _fitting(table, int((width - _ICON) / _CHARACTER)), words)
+
+
+def _fitting(table: str, characters: int) -> str:
+    """All of it, or as much of the type as there is place for."""
+    for text in (table, table.partition(" ")[0]):
+        if len(text) <= characters:
+            return text
+    return text[: characters - 1] + "…" if characters > 1 else ""
 
 
 def _ticks(times: Sequence[float], edges: Sequence[float]) -> Iterable[Tick]:
