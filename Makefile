@@ -45,6 +45,10 @@ check: $(VENV)/.installed-dev  ## Lint, format and types
 dashboards: $(VENV)/.installed-dev  ## Write the Grafana dashboards anew from their code (scripts/grafana)
 	$(VENV)/bin/python -m scripts.grafana
 
+screenshots: $(VENV)/.installed-dev  ## The pictures of the status page in docs/images, made anew
+	@sh scripts/debian-packages.sh chromium:chromium
+	DMIMAD_SCREENSHOTS=1 $(VENV)/bin/python -m pytest tests/page/test_screenshots.py $(ARGS)
+
 bench: $(VENV)/.installed-dev  ## Benchmarks as a table of ratios (a few minutes)
 	@sh scripts/debian-packages.sh mosquitto:mosquitto evmctl:ima-evm-utils
 	$(VENV)/bin/python -m benchmarks.bench --records $(BENCH_RECORDS) $(ARGS)

@@ -58,7 +58,6 @@ from dmimad.core.snapshot import Snapshot
 from dmimad.core.source import CaughtUp, Chunk, Restarted, SourceEvent, Unavailable
 from dmimad.core.status import Surroundings
 from dmimad.liveness import Allowances, Liveness
-from dmimad.page.device import without_history
 from dmimad.page.server import PageServer, Sources
 from dmimad.reloading import BASELINE, METRICS, PAGE, SETTINGS, Reloading, policy
 from dmimad.settings import Settings
@@ -651,9 +650,7 @@ class Daemon:
         return PageServer(
             Sources(
                 status=lambda: self.monitor.status(wall_clock(), self.surroundings()),
-                detail=lambda key: without_history(
-                    self.monitor.status(wall_clock(), self.surroundings()), key
-                ),
+                detail=lambda key: self.monitor.detail(key, wall_clock(), self.surroundings()),
             ),
             address=settings.address,
             port=settings.port,

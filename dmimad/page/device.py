@@ -16,8 +16,14 @@ from dmimad.page.timeline import SLOTS, Timeline, history_of, table_words, timel
 Document = Mapping[str, object]
 
 MAX_ITEMS_SHOWN = 200
-MAX_ROWS_SHOWN = 400
 MAX_TARGETS_SHOWN = 64
+#: What is no event of the kernel's.
+EVENTS: Mapping[str, str] = {
+    "observed": "seen live",
+    "judged": "judged anew",
+    "boot": "host started",
+    "": "found so",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +41,11 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A line of the history."""
+    """A line of the history; `late`: it happened before that time, `name`: if it is not the present one."""
 
     time: object
+    late: bool
+    name: str
     slot: str
     event: str
     table: str
@@ -49,14 +57,14 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A table beside what is approved."""
+    """A table beside what is approved; `others`: approved states that it differs from even more."""
 
     slot: str
     level: Level
     words: str
     baseline: str
+    others: int
     rows: Sequence[Document]
-    differences: int
     rows_left_out: int
 
 
@@ -93,7 +101,7 @@ def device_page(detail: Document) -> DevicePage:
         _words(row, alerts),
         tuple(_slot(device, slot, title) for slot, title in SLOTS.items()),
         timeline(history),
-        tuple(map(_change, reversed(history[-MAX_ITEMS_SHOWN:]))),
+        tuple(_change(item, row.name) for item in reversed(history[-MAX_ITEMS_SHOWN:])),
         count_of(detail.get("history_left_out")) + max(len(history) - MAX_ITEMS_SHOWN, 0),
         tuple(map(_comparison, list_in(detail, "tables"))),
         alerts,
@@ -123,13 +131,15 @@ def _slot(device: Document, slot: str, title: str) -> Slot:
     )
 
 
-def _change(item: Document) -> Change:
+def _change(item: Document, name: str) -> Change:
     emptied = item.get("hash") is None
     level, verdict = (Level.OFF, "") if emptied else verdict_of(item)
     return Change(
         item.get("time"),
+        item.get("late") is True,
+        "" if item.get("name") == name else str(item.get("name")),
         SLOTS.get(str(item.get("slot")), str(item.get("slot"))),
-        str(item.get("event") or ""),
+        EVENTS.get(str(item.get("event")), str(item.get("event"))),
         "emptied" if emptied else table_words(item),
         level,
         verdict,
@@ -149,27 +159,12 @@ def _comparison(table: Document) -> Comparison:
             words = f"not approved, {counted(differences, 'difference', 'differences')}"
         case _:
             level, words = Level.OFF, "not judged: no baseline entry speaks for it"
-    # Where there is more than can be shown, the differences are.
-    if len(rows) > MAX_ROWS_SHOWN:
-        kept = [row for row in rows if row.get("differs") is True][:MAX_ROWS_SHOWN]
-    else:
-        kept = rows
     return Comparison(
         SLOTS.get(str(table.get("slot")), ""),
         level,
         words,
         str(table.get("baseline") or ""),
-        kept,
-        differences,
-        count_of(table.get("rows_left_out")) + len(rows) - len(kept),
+        count_of(table.get("others")),
+        rows,
+        count_of(table.get("rows_left_out")),
     )
-
-
-def without_history(status: Document, key: str) -> Document | None:
-    """A detail document of what a status document has of this device; None: it has no such device."""
-    for device in list_in(status, "devices"):
-        if device.get("key") == key:
-            alerts = [alert for alert in list_in(status, "alerts") if alert.get("key") == key]
-            head = {name: status.get(name) for name in ("host", "time", "version")}
-            return {**head, "device": device, "alerts": alerts, "recent": [], "history": [], "tables": []}
-    return None

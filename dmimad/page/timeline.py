@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -79,7 +79,7 @@ class Timeline:
 
 def timeline(history: Sequence[Document]) -> Timeline | None:
     """Of these items, oldest first; None: nothing to draw."""
-    changes = [(seconds_of(item.get("time")), item) for item in history]
+    changes = [(seconds_of(item.get("time")), item) for item in _told_apart(history)]
     timed = [(seconds, item) for seconds, item in changes if seconds is not None]
     times = sorted({seconds for seconds, _ in timed})
     left_out = max(len(times) - MAX_COLUMNS, 0)
@@ -106,6 +106,17 @@ def timeline(history: Sequence[Document]) -> Timeline | None:
         f"{counted(len(timed), 'change', 'changes')} of the two slots; the table below says the same.",
         left_out,
     )
+
+
+def _told_apart(history: Sequence[Document]) -> Iterator[Document]:
+    """Without those that look like the one before: a witness came along, an empty slot was emptied."""
+    before: dict[object, object] = {}
+    for item in history:
+        slot, digest = item.get("slot"), item.get("hash")
+        look = None if digest is None else (digest, verdict_of(item))
+        if before.get(slot) != look:
+            before[slot] = look
+            yield item
 
 
 def _edges(times: Sequence[float]) -> list[float]:

@@ -158,6 +158,7 @@ def change(time: str, slot: str, digest: str | None = GOOD_HASH, **members: obje
     return {
         "time": time,
         "slot": slot,
+        "name": "image-ro",
         "hash": digest,
         "fingerprint": None if digest is None else FINGERPRINT,
         "types": [] if digest is None else ["linear" if digest == BAD_HASH else "verity"],
@@ -166,6 +167,8 @@ def change(time: str, slot: str, digest: str | None = GOOD_HASH, **members: obje
         "drift": digest == BAD_HASH,
         "record": None if digest is None else 580,
         "event": "table_load" if slot == "inactive" else "device_resume",
+        "late": False,
+        "after": None,
         **members,
     }
 
@@ -191,12 +194,12 @@ def detail(name: str = "image-ro", **members: object) -> Document:
         "alerts": [alert(name)],
         "recent": [recent(name)],
         "history": [
-            change("2026-11-24T06:30:11.000Z", "inactive"),
-            change("2026-11-24T06:30:11.020Z", "active"),
-            change("2026-11-24T06:30:11.020Z", "inactive", None),
-            change("2026-11-30T03:12:09.140Z", "inactive", BAD_HASH),
-            change("2026-11-30T03:12:09.512Z", "active", BAD_HASH),
-            change("2026-11-30T03:12:09.512Z", "inactive", None),
+            change("2026-11-24T06:30:11.000Z", "inactive", name=name),
+            change("2026-11-24T06:30:11.020Z", "active", name=name),
+            change("2026-11-24T06:30:11.020Z", "inactive", None, name=name),
+            change("2026-11-30T03:12:09.140Z", "inactive", BAD_HASH, name=name),
+            change("2026-11-30T03:12:09.512Z", "active", BAD_HASH, name=name),
+            change("2026-11-30T03:12:09.512Z", "inactive", None, name=name),
         ],
         "history_left_out": 0,
         "tables": [
@@ -206,6 +209,7 @@ def detail(name: str = "image-ro", **members: object) -> Document:
                 "fingerprint": FINGERPRINT,
                 "approved": False,
                 "baseline": "/etc/dmimad/baseline.d/host.toml:12",
+                "others": 0,
                 "rows": [
                     row("fingerprint", FINGERPRINT, "config:a2b7" + "3" * 60, None),
                     row("type", "verity", "linear"),

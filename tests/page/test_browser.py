@@ -9,7 +9,18 @@ import pytest
 import pytest_asyncio
 
 from tests.page.browser import DESKTOP, PHONE, launched, need_browser, problems, visiting
-from tests.page.documents import HOSTILE, alert, change, detail, device, recent, row, status
+from tests.page.documents import (
+    BAD_HASH,
+    GOOD_HASH,
+    HOSTILE,
+    alert,
+    change,
+    detail,
+    device,
+    recent,
+    row,
+    status,
+)
 from tests.page.serving import Knowledge, serving
 
 if TYPE_CHECKING:
@@ -122,7 +133,11 @@ class TestLooks:
         known = ordinary()
         known.devices["253:5"] = detail(
             history=[
-                change(f"2026-11-01T00:{at // 60:02}:{at % 60:02}.000Z", ("active", "inactive")[at % 2])
+                change(
+                    f"2026-11-01T00:{at // 60:02}:{at % 60:02}.000Z",
+                    ("active", "inactive")[at % 2],
+                    (GOOD_HASH, BAD_HASH)[at // 2 % 2],
+                )
                 for at in range(200)
             ]
         )

@@ -17,6 +17,25 @@ def drawn(*history: dict[str, object]) -> Timeline:
     return found
 
 
+def digest(number: int) -> str:
+    """Another one than the one before."""
+    return (GOOD_HASH, BAD_HASH)[number % 2]
+
+
+def test_what_looks_the_same_is_one_bar() -> None:
+    """A witness that came along, a verdict of another slot, an empty slot that was emptied."""
+    found = drawn(
+        change(AT.format(1), "active", provenance="measured"),
+        change(AT.format(2), "active"),
+        change(AT.format(3), "inactive", None),
+        change(AT.format(4), "active", verdict="drift", drift=False),
+    )
+    assert [len(lane.bars) for lane in found.lanes] == [1, 0]
+    assert [tick.day for tick in found.ticks] == ["2026-11-01"]
+    judged = drawn(change(AT.format(1), "active", verdict="unknown"), change(AT.format(2), "active"))
+    assert [bar.level for bar in judged.lanes[0].bars] == [Level.OFF, Level.GOOD]
+
+
 def test_an_attack() -> None:
     found = drawn(*detail()["history"])
     active, staged = found.lanes
@@ -45,7 +64,7 @@ def test_an_attack() -> None:
 
 def test_longer_is_wider_and_nothing_too_narrow() -> None:
     times = ("2026-11-01T00:00:00.000Z", "2026-11-01T00:00:00.000001Z", "2026-11-01T00:00:01Z", AT.format(20))
-    ticks = drawn(*(change(time, "active") for time in times)).ticks
+    ticks = drawn(*(change(time, "active", digest(at)) for at, time in enumerate(times))).ticks
     widths = [round(after.x - before.x, 1) for before, after in itertools.pairwise(ticks)]
     assert widths == sorted(widths)
     assert widths[0] >= LEAST_COLUMN
@@ -53,7 +72,8 @@ def test_longer_is_wider_and_nothing_too_narrow() -> None:
 
 def test_of_very_many_changes_the_newest_are_drawn() -> None:
     history = [
-        change(f"2026-11-01T00:{at // 60:02}:{at % 60:02}Z", "active") for at in range(MAX_COLUMNS + 9)
+        change(f"2026-11-01T00:{at // 60:02}:{at % 60:02}Z", "active", digest(at))
+        for at in range(MAX_COLUMNS + 9)
     ]
     staged = change("2026-11-01T00:00:00Z", "inactive", BAD_HASH)
     found = drawn(staged, *history)
@@ -73,7 +93,8 @@ def test_a_drift_of_the_other_slot_is_not_its_own() -> None:
 
 def test_a_label_that_does_not_fit_is_the_type_alone() -> None:
     history = [
-        change(f"2026-11-01T00:00:00.{at:03}Z", "active", types=["thin-pool", "linear"]) for at in range(30)
+        change(f"2026-11-01T00:00:00.{at:03}Z", "active", digest(at), types=["thin-pool", "linear"])
+        for at in range(30)
     ]
     found = drawn(*history)
     assert found.lanes[0].bars[0].label == "thi…"

@@ -78,7 +78,9 @@
     }
     parts = wanted;
     for (const each of main.querySelectorAll("details[id]")) each.open = opened.get(each.id) ?? each.open;
-    for (const each of main.querySelectorAll(".scroll")) each.scrollLeft = scrolled.get(each.getAttribute("aria-label")) ?? 0;
+    for (const each of main.querySelectorAll(".scroll")) {
+      each.scrollLeft = scrolled.get(each.getAttribute("aria-label")) ?? each.scrollWidth;
+    }
     if (focus && document.activeElement === document.body) main.querySelector(focus)?.focus({ preventScroll: true });
     document.title = fresh.title;
     main.dataset.level = next.dataset.level;
@@ -139,6 +141,8 @@
       ask();
     }
   });
+  // The newest is at the right.
+  for (const each of main.querySelectorAll(".scroll")) each.scrollLeft = each.scrollWidth;
   setInterval(tell, 1000);
   tell();
   timer = setTimeout(ask, EVERY_MS);
