@@ -332,6 +332,8 @@ class Daemon:
         match {} if stored.checkpoint is None else stored.checkpoint.get("clock"):
             case [self._boot_id, float() as wall, float() as elapsed] if isfinite(wall - elapsed):
                 self._clock.since((wall, elapsed))
+        if self.monitor.history_lost:
+            self._log.warning("history_lost", problem=self.monitor.history_lost)
         self._reloading.judge_signatures()
         self._retained = self.monitor.retained()
         return offset

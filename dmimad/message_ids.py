@@ -26,6 +26,7 @@ MESSAGE_IDS: Mapping[str, str] = {
     "in_clear": "f1e49388c5764d37b0850d169affd747",
     "store_failed": "9071a0a4625f4139bfeee8751e64be79",
     "store_recovered": "ccd84f924be74e529f85f496590789e5",
+    "history_lost": "935771b703bc46dfa8d24f2739ec08db",
     "state_notice": "607c3c817563497ebd0b927d03a8a023",
     "outbox_unreadable": "cb93af2075c442f0b810624a25ed7178",
     "alerts_dropped": "83cf64b43305412dabe4857bf28cc854",

@@ -30,6 +30,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -39,7 +40,7 @@ from dmimad.core.signed_baseline import ApprovedFile
 
 DATABASE_NAME = "dmimad.db"
 LOCK_NAME = "dmimad.lock"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MAX_ROW_BYTES = 64 * 1024 * 1024
 """Largest row that is written or read; SQLite enforces it."""
 MAX_SEQ = 2**62
@@ -69,6 +70,7 @@ _ADDED: Mapping[int, tuple[str, ...]] = {
         "CREATE TABLE approved (path BLOB PRIMARY KEY, serial TEXT NOT NULL, data BLOB NOT NULL,"
         " signatures BLOB NOT NULL, in_force INTEGER NOT NULL)",
     ),
+    3: ("CREATE TABLE history (key TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID",),
 }
 
 _MESSAGE_COLUMNS: tuple[tuple[str, type], ...] = (
@@ -93,6 +95,7 @@ _COLUMNS: Mapping[str, tuple[tuple[str, type], ...]] = {
         ("signatures", bytes),
         ("in_force", int),
     ),
+    "history": (("key", str), ("document", str)),
 }
 
 _WRITABLE = "make file and directory writable for dmimad"
@@ -126,6 +129,7 @@ class Store:
         self._lock = lock
         self._mutex = threading.RLock()
         self._notice = ""
+        self._history_damaged = False
         try:
             self._db = _connect(self._path)
         except MalformedError as exc:
@@ -166,11 +170,21 @@ class Store:
         """What is stored, checked; damaged content is moved aside and reported in `notice`."""
         with self._mutex:
             try:
-                stored = _read(self._db, self._path)
+                stored = self._with_history(_read(self._db, self._path))
             except MalformedError as exc:
                 self._db = self._begin_anew(exc.reason, self._db)
                 stored = Stored()
-            return Stored(stored.checkpoint, stored.devices, stored.alerts, stored.facts, self._notice)
+            return replace(stored, notice=self._notice)
+
+    def _with_history(self, stored: Stored) -> Stored:
+        """Nothing else depends on it: if only its content is odd, it alone begins anew."""
+        with _distrusting(self._path):
+            try:
+                rows = {str(key): _decode(document) for key, document in _rows(self._db, "history")}
+            except MalformedError as exc:
+                self._history_damaged = True
+                return replace(stored, history_lost=f"{self._path}: {exc.reason}")
+        return replace(stored, history=rows)
 
     def approved(self) -> tuple[ApprovedFile, ...]:
         """The baseline files that were accepted last; damaged content is treated as `load` does."""
@@ -203,8 +217,11 @@ class Store:
                 if commit.fresh:
                     db.execute("DELETE FROM device")
                     db.execute("DELETE FROM fact")
+                if commit.anew or self._history_damaged:
+                    db.execute("DELETE FROM history")
                 _put_documents(db, "device", commit.devices)
                 _put_documents(db, "alert", commit.alerts)
+                _put_documents(db, "history", commit.history)
                 db.executemany("INSERT OR IGNORE INTO fact VALUES (?, ?)", commit.facts)
                 db.executemany(
                     "INSERT INTO outbox (seq, topic, payload, content_type) VALUES (?, ?, ?, ?)",
@@ -214,6 +231,7 @@ class Store:
                     ],
                 )
                 db.execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?)", (_encode(commit.checkpoint),))
+            self._history_damaged = False
             self._pending += len(commit.messages)
 
     def probe(self) -> None:

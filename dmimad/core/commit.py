@@ -43,7 +43,9 @@ class Commit:
         facts: (kind, value) pairs, a set that only grows; adding one again changes nothing.
         messages: appended to the outbox in this order.
         fresh: forget all devices and facts of before first (new boot, list read again);
-            alerts and outbox stay.
+            alerts, history and outbox stay.
+        history: of devices, and of what was told: key -> document; None deletes.
+        anew: forget the history of before first, too; this is all of it.
     """
 
     checkpoint: Document
@@ -52,6 +54,8 @@ class Commit:
     facts: Sequence[tuple[str, bytes]] = ()
     messages: Sequence[Message] = ()
     fresh: bool = False
+    history: Mapping[str, Document | None] = field(default_factory=dict)
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,8 @@ class Stored:
         checkpoint: None if there never was a commit.
         notice: one line for the log when something had to be done about the stored
             state (a damaged database moved aside), else empty.
+        history: what is only remembered; nothing else depends on it.
+        history_lost: what was wrong with it, where that is why it is empty.
     """
 
     checkpoint: Document | None = None
@@ -69,3 +75,5 @@ class Stored:
     alerts: Mapping[str, Document] = field(default_factory=dict)
     facts: Sequence[tuple[str, bytes]] = ()
     notice: str = ""
+    history: Mapping[str, Document] = field(default_factory=dict)
+    history_lost: str = ""

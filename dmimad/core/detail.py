@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from dmimad.core.alert import Alert, Notice
 from dmimad.core.backing import Names
 from dmimad.core.baseline import Baseline
+from dmimad.core.change import ACTIVE, INACTIVE, Change
 from dmimad.core.cloudevent import timestamp
 from dmimad.core.configuration import Configuration, ConfiguredTarget, configuration_of
 from dmimad.core.device import Device
 from dmimad.core.drift import Closest, Surroundings, closest
 from dmimad.core.event import printable
 from dmimad.core.finding import NOT_NAMED, Difference
-from dmimad.core.history import ACTIVE, INACTIVE, Change
 from dmimad.core.observation import LiveDevice
 from dmimad.core.recent import Told
 from dmimad.core.rules import demanded, differences, unspoken

@@ -15,120 +15,34 @@ longest, are forgotten first.  Nothing here judges.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from dmimad.core.alert import shifted
-from dmimad.core.backing import Names
-from dmimad.core.cloudevent import timestamp
-from dmimad.core.configuration import configuration_of
+from dmimad.core.change import (
+    ACTIVE,
+    BOOT,
+    INACTIVE,
+    MAX_NAME_BYTES,
+    OBSERVED,
+    UNTOLD_TYPE,
+    Cause,
+    Change,
+    Description,
+    change_from_document,
+    change_to_document,
+    is_change,
+    key_of,
+)
+from dmimad.core.checkpoint import Document, integer
 from dmimad.core.device import Device
 from dmimad.core.drift import Judgement, Verdict
-from dmimad.core.event import printable
-from dmimad.core.observation import LiveTable
-from dmimad.core.table import Provenance, Table, types_told
+from dmimad.core.errors import MalformedError
+from dmimad.core.table import Provenance, Table
 
 #: Changes remembered of one device, and of all together.
 MAX_CHANGES = 200
 MAX_CHANGES_IN_ALL = 20_000
-#: Longer names are the same if they begin so; the kernel's have 127 bytes at most.
-MAX_NAME_BYTES = 255
-#: Target types told of one table, and their length.
-MAX_TYPES = 8
-MAX_TYPE_CHARS = 64
-
-ACTIVE, INACTIVE = "active", "inactive"
-#: Events that no record tells of.
-OBSERVED, JUDGED, BOOT = "observed", "judged", "boot"
-#: The type of a target of which nobody has told it.
-UNTOLD_TYPE = "opaque"
-
-
-class Cause(NamedTuple):
-    """Why something is noted; a named tuple for speed, as `Device`.
-
-    Attributes:
-        event: as the record has it, `OBSERVED`, `JUDGED` or `BOOT`; "" where it is only found to be so.
-        record: index of the record.
-        late: it happened before it was noted.
-        after: and after this, in Unix seconds; None: not known.
-    """
-
-    event: str = ""
-    record: int | None = None
-    late: bool = False
-    after: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """What a table is: its fingerprint, None if that is not known, and the types of its targets."""
-
-    fingerprint: str | None
-    types: tuple[str, ...]
-
-
-def described(table: Table, live: LiveTable | None, names: Names) -> Description:
-    """A table, as `configuration.configuration_of` has it."""
-    found = configuration_of(table, live, names)
-    return Description(found.fingerprint, _shown(target.type for target in found.targets))
-
-
-def roughly_described(table: Table) -> Description:
-    """One that is in no slot any more: names below may be others now, so it has no fingerprint."""
-    return Description(None, _shown(types_told(table.texts)))
-
-
-def _shown(types: Iterable[str | None]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((each or UNTOLD_TYPE)[:MAX_TYPE_CHARS] for each in types))[:MAX_TYPES]
-
-
-class Change(NamedTuple):
-    """One slot is another than before; a named tuple for speed, as `Device`.
-
-    Attributes:
-        seq: its number among all changes that were ever noted, and ``number`` among those of the device.
-        line: whose it is.
-        hash: None if the slot is empty, b"" if nobody has told.
-        description: None until somebody wanted it.
-    """
-
-    seq: int
-    line: int
-    number: int
-    key: str
-    name: bytes
-    slot: str
-    hash: bytes | None
-    provenance: Provenance | None
-    drift: bool
-    verdict: Verdict
-    cause: Cause
-    at: float
-    description: Description | None = None
-
-    def document(self) -> dict[str, object]:
-        """As it is told."""
-        cause, described = self.cause, self.description or _NOTHING
-        return {
-            "time": timestamp(self.at),
-            "slot": self.slot,
-            "name": printable(self.name),
-            "hash": None if self.hash is None else "sha256:" + self.hash.hex() if self.hash else "unknown",
-            "fingerprint": described.fingerprint,
-            "types": list(described.types),
-            "provenance": None if self.provenance is None else self.provenance.value,
-            "verdict": self.verdict.value,
-            "drift": self.drift,
-            "record": cause.record,
-            "event": cause.event,
-            "late": cause.late,
-            "after": None if cause.after is None else timestamp(cause.after),
-        }
-
-
-_NOTHING = Description(None, ())
 
 
 @dataclass(slots=True)
@@ -142,6 +56,15 @@ class _Line:
     active: Change | None = None
     inactive: Change | None = None
     verdict: Verdict = Verdict.UNKNOWN
+
+    def append(self, change: Change) -> None:
+        """This is what became of it next."""
+        self.changes[change.seq] = change
+        self.count, self.name, self.verdict = change.number + 1, change.name, change.verdict
+        if change.slot is ACTIVE:
+            self.active = change
+        else:
+            self.inactive = change
 
     @property
     def filled(self) -> bool:
@@ -169,6 +92,8 @@ class History:
         self._former: dict[bytes, _Line] = {}  # by name, all with changes; those that went last come last
         self._left: dict[int, _Line] = {}  # of those, the ones that were not emptied
         self._undescribed: dict[int, tuple[_Line, Table]] = {}
+        self._unstored: dict[int, _Line] = {}
+        self._dropped: list[str] = []  # keys of what is stored and is to be no more
 
     # -- what happens ----------------------------------------------------------------------
 
@@ -215,12 +140,7 @@ class History:
         line = self._live.pop(key, None)
         if line is None or self._changing.pop(line.id, None) is None:
             return
-        former = self._former.pop(line.name, None)
-        if former is not None:
-            self._forget(former)
-        self._former[line.name] = line
-        if line.filled:
-            self._left[line.id] = line
+        self._put_aside(line)
 
     def start_over(self, at: float, *, rebooted: bool) -> None:
         """The list is read from its start.
@@ -242,12 +162,13 @@ class History:
 
     def clock_stepped(self, by: float) -> None:
         """The wall clock was set: by it was noted what is of this boot."""
-        for line in (*self._former.values(), *self._changing.values()):
+        for line in self._lines_kept():
             for seq, change in line.changes.items():
                 if seq > self._boot_seq:
                     after = change.cause.after
                     cause = change.cause._replace(after=None if after is None else shifted(after, by))
                     line.changes[seq] = change._replace(at=shifted(change.at, by), cause=cause)
+                    self._unstored[seq] = line
 
     # -- what there is to see --------------------------------------------------------------
 
@@ -273,6 +194,69 @@ class History:
     def __len__(self) -> int:
         """Changes of all devices."""
         return self._size
+
+    # -- what is stored --------------------------------------------------------------------
+
+    def take_changed(self) -> dict[str, dict[str, object] | None]:
+        """Documents that changed since the last call; None: gone."""
+        changed: dict[str, dict[str, object] | None] = dict.fromkeys(self._dropped)
+        for seq, line in self._unstored.items():
+            changed[key_of(seq)] = change_to_document(line.changes[seq])
+        self._dropped, self._unstored = [], {}
+        return changed
+
+    def store_all(self) -> None:
+        """All changes are in the next `take_changed`."""
+        self._unstored = {seq: line for line in self._lines_kept() for seq in line.changes}
+
+    def document(self) -> dict[str, object]:
+        """The rest, as JSON for the checkpoint."""
+        return {"boot": self._boot_seq, "paused": self.paused}
+
+    def restore(self, documents: Mapping[str, Document], rest: Document) -> None:
+        """Take over what was stored; devices are to be attached then.
+
+        Raises:
+            MalformedError: it is damaged.  Nothing is known then, and it is forgotten in the store, too.
+        """
+        keys = sorted(key for key in documents if is_change(key))
+        try:
+            changes = [change_from_document(key, documents[key]) for key in keys]
+            lines = _lines_of(changes)
+            self._boot_seq, self.paused = integer(rest.get("boot", 0)), rest.get("paused") is True
+        except MalformedError:
+            self._dropped += keys
+            raise
+        self._seq = max([self._seq, *(change.seq for change in changes)])
+        self._lines = max(lines, default=0)
+        self._size = len(changes)
+        # Those that are still there are known later; what is empty is gone.
+        order = sorted(lines.values(), key=lambda line: (line.filled, next(reversed(line.changes))))
+        for line in order:
+            self._put_aside(line)
+            while len(line.changes) > MAX_CHANGES:
+                self._drop_oldest(line)
+        while self._size > MAX_CHANGES_IN_ALL:
+            self._make_room(line)
+
+    def attach_all(self, devices: Iterable[Device]) -> None:
+        """These are there."""
+        for device in devices:
+            self.attach(device)
+        self._changing = dict(
+            sorted(self._changing.items(), key=lambda each: next(reversed(each[1].changes)))
+        )
+
+    def go_on_from(self, other: History, devices: Iterable[Device]) -> None:
+        """These devices are there; `other`, which did not know of this, saw what has become of them."""
+        self.late, self.after, self.paused = other.late, other.after, False
+        self.attach_all(devices)
+        for key, line in self._live.items():
+            for change in other.of(key)[0]:
+                if not change.cause.late:
+                    self._seq += 1
+                    again = change._replace(seq=self._seq, line=line.id, number=line.count)
+                    self._keep(line, key, again)
 
     # -- inside ----------------------------------------------------------------------------
 
@@ -307,12 +291,11 @@ class History:
             at,
             description,
         )
-        line.count += 1
-        line.changes[seq] = change
-        if slot is ACTIVE:
-            line.active = change
-        else:
-            line.inactive = change
+        self._keep(line, key, change)
+
+    def _keep(self, line: _Line, key: str, change: Change) -> None:
+        line.append(change)
+        self._unstored[change.seq] = line
         if self._live.get(key) is line:
             self._changing.pop(line.id, None)
             self._changing[line.id] = line
@@ -321,6 +304,18 @@ class History:
             self._drop_oldest(line)
         while self._size > MAX_CHANGES_IN_ALL:
             self._make_room(line)
+
+    def _lines_kept(self) -> tuple[_Line, ...]:
+        return (*self._former.values(), *self._changing.values())
+
+    def _put_aside(self, line: _Line) -> None:
+        """Under its name, until somebody comes with it."""
+        former = self._former.pop(line.name, None)
+        if former is not None:
+            self._forget(former)
+        self._former[line.name] = line
+        if line.filled:
+            self._left[line.id] = line
 
     def _drop_oldest(self, line: _Line) -> None:
         """But the last change of a slot says what is in it."""
@@ -350,6 +345,8 @@ class History:
     def _drop(self, line: _Line, seq: int) -> None:
         del line.changes[seq]
         self._undescribed.pop(seq, None)
+        self._unstored.pop(seq, None)
+        self._dropped.append(key_of(seq))
         self._size -= 1
 
     def _end_left(self, cause: Cause, at: float) -> None:
@@ -364,6 +361,17 @@ class History:
             if last is not None and last.hash is not None:
                 self._add(line, key, slot, None, nothing, cause, at)
         line.verdict = Verdict.UNKNOWN
+
+
+def _lines_of(changes: Iterable[Change]) -> dict[int, _Line]:
+    """The lines that these changes are of, by id; raises MalformedError."""
+    lines: dict[int, _Line] = {}
+    for change in changes:
+        line = lines.setdefault(change.line, _Line(change.line, change.name))
+        if change.number < line.count:
+            raise MalformedError("a stored history is damaged")
+        line.append(change)
+    return lines
 
 
 def _differs(last: Change | None, table: Table | None, *, drift: bool) -> bool:

@@ -122,6 +122,9 @@ class Monitor:
         self._history = History()
         self._history_boot = boot  # of which boot it is
         self._recent = Recent()
+        self._anew = False  # nothing of both has been stored
+        self.history_lost = ""
+        """What was wrong with the history that was stored; it begins anew then."""
         self._messages: list[Message] = []
         self._pending: Commit | None = None
         self._next_approval: float | None = None
@@ -173,6 +176,7 @@ class Monitor:
         self._book.restore({key: each for key, each in documents.items() if not is_beside(key)})
         beside = {key: each for key, each in documents.items() if is_beside(key)}
         self._delivery.restore(checkpoint.get("delivery"), beside)
+        self._restore_history(stored, checkpoint)
         if checkpoint.get("format") != FORMAT:
             raise ResumeError("the stored state has another format")
         if checkpoint.get("boot") != self._boot:
@@ -197,10 +201,22 @@ class Monitor:
             evidence[key] = document.get("evidence", evidence.get(key, {}))
             moments[key] = document.get("moments", moments.get(key, [None, None, None]))
         self._watch.restore(list(self._book.holding()), evidence, moments)
+        self._history.attach_all(self._tracker.devices)
         for device in self._tracker.devices:
             self._watch.view(device, self.last_read or 0.0)
         self._judge_again = True  # baseline and settings may be others now
         return self._place.offset
+
+    def _restore_history(self, stored: Stored, checkpoint: Document) -> None:
+        """Nothing depends on it, so that it is damaged is no reason to begin anew."""
+        self._history_boot = str(checkpoint.get("boot"))
+        self._history.after = _moment(checkpoint.get("last_read"))
+        self.history_lost = stored.history_lost
+        try:
+            self._recent.restore(stored.history)
+            self._history.restore(stored.history, table(checkpoint.get("history", {})))
+        except MalformedError as error:
+            self.history_lost = str(error)
 
     def recognise_again(self) -> int:
         """The list may be another one now: as `resume`, for what this process has read itself."""
@@ -730,9 +746,15 @@ class Monitor:
             alerts[key] = None if alert is None else alert_to_document(alert)
         alerts.update(self._delivery.take_changed())
         facts = list(() if previous is None else previous.facts) + self._tracker.knowledge.take_facts()
+        history: dict[str, Document | None] = {} if previous is None else dict(previous.history)
+        history |= {**self._history.take_changed(), **self._recent.take_changed()}
         fresh = self._fresh or (previous is not None and previous.fresh)
-        self._fresh = False
-        self._pending = Commit(self._checkpoint(), devices, alerts, facts, tuple(self._messages), fresh)
+        anew = self._anew or (previous is not None and previous.anew)
+        self._fresh = self._anew = False
+        messages = tuple(self._messages)
+        self._pending = Commit(
+            self._checkpoint(), devices, alerts, facts, messages, fresh, history=history, anew=anew
+        )
         return self._pending
 
     @property
@@ -741,7 +763,7 @@ class Monitor:
         return self._caught_up
 
     def adopt(self, stored: Stored, now: float) -> None:
-        """Take over the alerts and maintenances of a stored state that this one began without.
+        """Take over the alerts, maintenances and histories of a stored state that this one began without.
 
         The list must have been read to its end: what it does not show has ended.
 
@@ -750,8 +772,28 @@ class Monitor:
         """
         documents = {key: table(document) for key, document in stored.alerts.items() if not is_beside(key)}
         self._watch.settle(self._book.adopt(documents), now)
+        self._adopt_history(stored, now)
         if stored.checkpoint is not None:
             self._delivery.adopt(stored.checkpoint.get("delivery"))
+
+    def _adopt_history(self, stored: Stored, now: float) -> None:
+        """What was read once more by this one is no news, but how things are now may be."""
+        known, told = History(), Recent()
+        try:
+            told.restore(stored.history)
+            known.restore(stored.history, {})
+        except MalformedError as error:
+            self.history_lost = str(error)
+            return
+        told.go_on_from(self._recent)
+        self._history.describe(self._watch.described)
+        if stored.checkpoint is None or stored.checkpoint.get("boot") != self._boot:
+            known.start_over(now, rebooted=True)
+        known.go_on_from(self._history, self._tracker.devices)
+        self._history = self._watch.history = known
+        self._recent = told
+        self._watch.recall(self._tracker.devices, now)
+        known.settle(now)
 
     def everything(self) -> Commit:
         """As `commit`, for a store that has nothing of it yet.
@@ -761,7 +803,9 @@ class Monitor:
         self._watch.changed |= {device.key for device in self._tracker.devices}
         self._book.store_all()
         self._delivery.store_all()
-        self._fresh = True
+        self._history.store_all()
+        self._recent.store_all()
+        self._fresh = self._anew = True
         return self.commit()
 
     def handed_over(self) -> None:
@@ -788,6 +832,7 @@ class Monitor:
             "caught_up": self._caught_up,
             "last_read": self.last_read,
             "unwatched_since": self._unwatched_since,
+            "history": self._history.document(),
         }
 
 

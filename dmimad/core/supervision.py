@@ -22,6 +22,7 @@ from dmimad.core import cloudevent
 from dmimad.core.alert import MAX_SECONDS, Alert, AlertBook, shifted
 from dmimad.core.backing import Names, Number, as_number, no_names
 from dmimad.core.baseline import Baseline
+from dmimad.core.change import JUDGED, OBSERVED, Cause, Change, Description, described
 from dmimad.core.checkpoint import Document, items, table
 from dmimad.core.device import Device
 from dmimad.core.drift import (
@@ -37,16 +38,7 @@ from dmimad.core.drift import (
 from dmimad.core.errors import MalformedError
 from dmimad.core.event import printable
 from dmimad.core.finding import Finding, Severity
-from dmimad.core.history import (
-    JUDGED,
-    OBSERVED,
-    Cause,
-    Change,
-    Description,
-    History,
-    described,
-    roughly_described,
-)
+from dmimad.core.history import History
 from dmimad.core.observation import LiveDevice
 from dmimad.core.registry import number_of
 from dmimad.core.snapshot import DeviceSeries
@@ -456,12 +448,13 @@ class Supervision:
         """What the table of a change is, as far as that is known now."""
         known, number = self._known.get(change.key), as_number(change.key)
         if known is None or (table is not known.active and table is not known.inactive):
-            return roughly_described(table)
+            return described(table, None, None)  # names of devices below it may be others now
+        self._renew_views()
         live = None if number is None else self.live.get(number)
-        seen = None
-        if live is not None:
-            seen = live.active if table is known.active else live.inactive
-        return described(table, seen, self.names)
+        view = self._views.get(change.key) or DeviceView(b"")
+        if table is known.active:
+            return described(table, None if live is None else live.active, view.active_fingerprint)
+        return described(table, None if live is None else live.inactive, view.inactive_fingerprint)
 
     def view(self, device: Device, now: float) -> None:
         """Renew the document of a device, which may be one restored, before it is asked for the next time."""

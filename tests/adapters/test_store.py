@@ -11,11 +11,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from dmimad.adapters.store import DATABASE_NAME, Store
+from dmimad.adapters.store import DATABASE_NAME, SCHEMA_VERSION, Store
 from dmimad.core.commit import Commit, Message
 from dmimad.core.errors import AdapterError, DamagedError
 from dmimad.core.signed_baseline import ApprovedFile
@@ -130,6 +131,15 @@ class TestCommit:
         assert stored.facts == (("new", b"1"),)
         assert stored.alerts == {"drift": {"n": 1}}
         assert [row.message for row in store.pending(0, 10)] == [message(1)]
+
+    def test_the_history_outlives_a_fresh_beginning_but_not_one_that_knows_all_of_it(
+        self, store: Store
+    ) -> None:
+        store.commit(Commit({}, history={"a": {"v": 1}, "b": {"v": 1}}))
+        store.commit(Commit({}, history={"a": None, "c": {"v": 2}}, fresh=True))
+        assert store.load().history == {"b": {"v": 1}, "c": {"v": 2}}
+        store.commit(Commit({}, history={"d": {"v": 3}}, anew=True))
+        assert store.load().history == {"d": {"v": 3}}
 
     def test_hostile_keys_come_back_as_they_were(self, store: Store) -> None:
         keys = ["", "\x00", "a\x00b", "'; DROP TABLE device; --", "ü", "x" * 10_000]
@@ -408,24 +418,47 @@ class TestDamage:
     def test_newer_schema_is_refused_and_left_alone(self, directory: Path) -> None:
         with closing(Store.open(directory)) as store:
             store.commit(commit(1))
-        edit(directory, "PRAGMA user_version = 3")
+        edit(directory, f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
         with pytest.raises(AdapterError, match="written by a newer version of dmimad; install that version"):
             Store.open(directory)
-        edit(directory, "PRAGMA user_version = 2")
+        edit(directory, f"PRAGMA user_version = {SCHEMA_VERSION}")
         with closing(Store.open(directory)) as store:
             assert (store.load().checkpoint or {})["n"] == 1
 
-    def test_older_schema_is_upgraded_in_place(self, directory: Path) -> None:
+    @pytest.mark.parametrize(("version", "lacks"), [(1, ("approved", "history")), (2, ("history",))])
+    def test_older_schema_is_upgraded_in_place(
+        self, directory: Path, version: int, lacks: tuple[str, ...]
+    ) -> None:
         with closing(Store.open(directory)) as store:
             store.commit(commit(1))
-        edit(directory, "DROP TABLE approved", "PRAGMA user_version = 1")
+        older = [*(f"DROP TABLE {table}" for table in lacks), f"PRAGMA user_version = {version}"]
+        edit(directory, *older)
         for _ in range(2):
             with closing(Store.open(directory)) as store:
                 assert store.approved() == ()
                 stored = store.load()
-                assert (stored.notice, (stored.checkpoint or {})["n"]) == ("", 1)
-                store.set_approved([APPROVED])
-            edit(directory, "DROP TABLE approved", "PRAGMA user_version = 1")
+                assert (stored.notice, (stored.checkpoint or {})["n"], stored.history) == ("", 1, {})
+                if "approved" in lacks:
+                    store.set_approved([APPROVED])
+                store.commit(replace(commit(1), history={"h": {"n": 1}}))
+            edit(directory, *older)
+
+    @pytest.mark.parametrize("value", ["'[]'", "'{'", "X'00'", "7"])
+    def test_a_history_whose_content_is_odd_begins_anew_alone(self, directory: Path, value: str) -> None:
+        with closing(Store.open(directory)) as store:
+            store.commit(replace(commit(1), history={"h": {"n": 1}, "i": {"n": 2}}))
+        edit(directory, f"UPDATE history SET document = {value} WHERE key = 'i'")
+        with closing(Store.open(directory)) as store:
+            stored = store.load()
+            assert (stored.history, (stored.checkpoint or {})["n"]) == ({}, 1)
+            assert stored.notice == ""
+            assert stored.history_lost.startswith(f"{directory / DATABASE_NAME}: damaged: ")
+            store.commit(replace(commit(2), history={"j": {"n": 3}}))
+        with closing(Store.open(directory)) as store:
+            stored = store.load()
+            assert (stored.history, stored.notice) == ({"j": {"n": 3}}, "")
+            assert stored.history_lost == ""
+        assert not list(directory.glob("*.corrupt-*"))
 
     def test_damage_while_running_is_an_adapter_error(self, store: Store) -> None:
         store.commit(commit(1))

@@ -34,14 +34,21 @@ class Disk:
         self.checkpoint: str | None = None
         self.devices: dict[str, str] = {}
         self.alerts: dict[str, str] = {}
+        self.history: dict[str, str] = {}
         self.facts: dict[tuple[str, bytes], None] = {}
         self.messages: list[Message] = []
 
     def store(self, commit: Commit) -> None:
         if commit.fresh:
             self.devices, self.facts = {}, {}
+        if commit.anew:
+            self.history = {}
         self.checkpoint = encoded(commit.checkpoint)
-        for kept, documents in ((self.devices, commit.devices), (self.alerts, commit.alerts)):
+        for kept, documents in (
+            (self.devices, commit.devices),
+            (self.alerts, commit.alerts),
+            (self.history, commit.history),
+        ):
             for key, document in documents.items():
                 kept.pop(key, None)
                 if document is not None:
@@ -53,7 +60,7 @@ class Disk:
         other = Disk()
         other.checkpoint = self.checkpoint
         other.devices, other.alerts, other.facts = dict(self.devices), dict(self.alerts), dict(self.facts)
-        other.messages = list(self.messages)
+        other.history, other.messages = dict(self.history), list(self.messages)
         return other
 
     def load(self) -> Stored:
@@ -63,6 +70,7 @@ class Disk:
             {key: json.loads(self.devices[key]) for key in sorted(self.devices)},
             {key: json.loads(self.alerts[key]) for key in sorted(self.alerts)},
             tuple(sorted(self.facts)),
+            history={key: json.loads(self.history[key]) for key in sorted(self.history)},
         )
 
     def holds(self) -> tuple[object, ...]:

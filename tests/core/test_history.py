@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,16 +11,19 @@ from hypothesis import given
 
 from dmimad.core import history
 from dmimad.core.baseline import Baseline
+from dmimad.core.change import JUDGED, Cause, Change, Description, described
 from dmimad.core.device import Device
 from dmimad.core.drift import Judgement, Verdict
-from dmimad.core.history import Cause, Change, Description, History
+from dmimad.core.errors import ResumeError
+from dmimad.core.history import History
 from dmimad.core.monitor import Monitor, Policy
 from dmimad.core.observation import LiveTable, LiveTarget
 from dmimad.core.table import Provenance, Table
 from tests.core.histories import BOUNDED, RENAMES, Operation, operations, perform
-from tests.core.kernel import Kernel, opaque
+from tests.core.kernel import Kernel, linear, opaque
+from tests.core.lists import binary_record
 from tests.core.live import observation
-from tests.core.monitored import BAD, GOOD, OTHER, Host, approved, label, listed
+from tests.core.monitored import BAD, GOOD, OTHER, Disk, Host, approved, label, listed
 from tests.core.recorded import LISTS, binary
 
 APPROVED = Judgement(Verdict.APPROVED)
@@ -263,8 +267,8 @@ class TestWhatIsFoundToBeSo:
     def test_a_verdict_that_tells_of_it(self) -> None:
         known = History()
         seen = table(1)._replace(provenance=Provenance.OBSERVED)
-        known.note(device(active=seen, changed_at=4), APPROVED, Cause(history.JUDGED), 1.0)
-        known.note(device(b"b", 1, active=table(1), changed_at=4), APPROVED, Cause(history.JUDGED), 1.0)
+        known.note(device(active=seen, changed_at=4), APPROVED, Cause(JUDGED), 1.0)
+        known.note(device(b"b", 1, active=table(1), changed_at=4), APPROVED, Cause(JUDGED), 1.0)
         assert [known.of(key)[0][0].cause for key in ("254:0", "254:1")] == [
             Cause("", None, True),
             Cause("", 4, True),
@@ -361,9 +365,8 @@ class TestBounds:
 
     def test_long_names_and_many_types(self) -> None:
         targets = tuple(LiveTarget(at, 1, f"{at}" * 99, b"") for at in range(20))
-        told = history.described(
-            Table(b"", b"a", b"", 20, provenance=Provenance.OBSERVED), LiveTable(targets), lambda _: ()
-        )
+        seen = Table(b"", b"a", b"", 20, provenance=Provenance.OBSERVED)
+        told = described(seen, LiveTable(targets), None)
         assert (len(told.types), {len(each) for each in told.types}) == (8, {64})
         known = History()
         known.note(device(b"x" * 1000, active=table(1)), APPROVED, RESUMED, 1.0)
@@ -399,6 +402,258 @@ class TestDescriptions:
         host.kernel.clear(b"a")
         host.look(31.0)
         assert [each["types"] for each in items(host)[-2:]] == [["linear"], []]
+
+
+class TestWhatIsStored:
+    def test_another_process_goes_on(self) -> None:
+        host = Host()
+        host.kernel.create(b"a", GOOD)
+        host.kernel.create(b"gone", GOOD)
+        host.kernel.remove(b"gone")
+        host.look(10.0)
+        host.kernel.load(b"a", BAD)
+        host.settle(20.0)
+        before = items(host)
+        host.restart()
+        assert items(host) == before
+        host.look(30.0)
+        assert items(host) == before
+        host.kernel.clear(b"a")
+        host.kernel.create(b"gone", OTHER)
+        host.look(40.0)
+        assert short(items(host))[len(before) :] == [
+            ("inactive", None, "table_clear", len(host.kernel.items) - 3, False, "00:40")
+        ]
+        assert len(items(host, "gone")) == 7
+        assert host.monitor.history_lost == ""
+
+    def test_what_happened_while_nobody_watched(self) -> None:
+        host = Host()
+        host.kernel.create(b"a", GOOD)
+        host.settle(10.0)
+        host.kernel.load(b"a", BAD)
+        host.restart()
+        host.see(60.0)
+        told = [(each["event"], each["late"], each["after"]) for each in items(host)[-2:]]
+        assert told == [
+            ("table_load", True, "1970-01-01T00:00:10.000Z"),
+            ("observed", True, "1970-01-01T00:00:10.000Z"),
+        ]
+
+    def test_only_what_is_new_is_written(self) -> None:
+        host = Host()
+        for name in (b"a", b"b"):
+            host.kernel.create(name, GOOD)
+        host.look(10.0)
+        host.kernel.load(b"a", BAD)
+        host.feed(20.0)
+        commit = host.monitor.commit()
+        assert list(commit.history) == ["change|0000000000000007"]
+        host.kernel.clear(b"a")
+        host.feed(21.0)
+        assert list(host.monitor.commit().history) == ["change|0000000000000007", "change|0000000000000008"]
+        host.monitor.committed()
+        host.feed(22.0)
+        assert host.monitor.commit().history == {}
+
+    def test_what_is_forgotten_is_forgotten_there_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(history, "MAX_CHANGES", 4)
+        host = Host()
+        host.kernel.create(b"a", GOOD)
+        for number in range(6):
+            host.kernel.load(b"a", (linear(80 * number),))
+            host.look(float(number))
+        assert len(host.disk.history) == 4
+        monkeypatch.setattr(history, "MAX_CHANGES", 3)
+        host.restart()
+        assert (len(items(host)), detail(host)["history_left_out"]) == (3, 5)
+        host.look(20.0)
+        assert len(host.disk.history) == 3
+
+    def test_of_too_many_in_all_the_names_that_are_gone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        host = Host()
+        for name in (b"gone", b"a"):
+            host.kernel.create(name, GOOD)
+        host.kernel.remove(b"gone")
+        host.look(1.0)
+        monkeypatch.setattr(history, "MAX_CHANGES_IN_ALL", 5)
+        host.restart()
+        host.look(2.0)
+        assert len(items(host)) == len(host.disk.history) == 3
+
+    def test_of_two_of_one_name_the_last_counts(self) -> None:
+        known = History()
+        for minor in (0, 1):
+            known.note(device(b"a", minor, active=table(minor)), APPROVED, RESUMED, 1.0)
+        stored = {key: value for key, value in known.take_changed().items() if value is not None}
+        again = History()
+        again.restore(stored, known.document())
+        again.attach_all([device(b"a", 1)])
+        assert [each.hash for each in again.of("254:1")[0]] == [bytes([1]) * 32]
+        assert again.take_changed() == {"change|0000000000000001": None}
+
+    def test_after_another_boot_it_goes_on(self) -> None:
+        host = Host()
+        host.kernel.create(b"a", GOOD)
+        host.look(10.0)
+        host.monitor = Monitor(host.policy, host.baseline, "another")
+        with pytest.raises(ResumeError):
+            host.monitor.resume(host.disk.load())
+        host.monitor.start_over("another", 60.0)
+        host.read = 0
+        host.look(70.0)
+        ended = items(host)[3]
+        assert short([ended]) == [("active", None, "boot", None, True, "01:00")]
+        assert ended["after"] == "1970-01-01T00:00:10.000Z"
+        assert len(items(host)) == len(host.disk.history) == 7
+
+    def test_a_list_that_is_read_again_and_again(self) -> None:
+        host = Host()
+        host.kernel.create(b"a", GOOD)
+        host.look(10.0)
+        before = items(host)
+        host.monitor.start_over("boot", 20.0)
+        host.read = 0
+        host.monitor.feed(binary_record(host.kernel.items[0]), 21.0)
+        host.read = 1
+        host.commit()
+        host.restart()
+        host.look(30.0)
+        assert items(host) == before
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            {"at": -1},
+            {"at": True},
+            {"at": None},
+            {"after": "x"},
+            {"slot": "third"},
+            {"hash": "xy"},
+            {"hash": None},
+            {"provenance": "nobody"},
+            {"provenance": None},
+            {"verdict": 7},
+            {"line": "x"},
+            {"number": None},
+            {"number": 0},
+            {"record": 1.5},
+            {"event": 3},
+            {"event": "x" * 101},
+            {"key": None},
+            {"name": "x" * 256},
+            {"name": "\u1234"},
+            {"types": "linear"},
+            {"types": [7]},
+            {"fingerprint": 7},
+        ],
+    )
+    def test_a_damaged_one_begins_anew_and_nothing_else_does(self, damage: dict[str, object]) -> None:
+        host = Host(approved(a=(GOOD,)))
+        host.kernel.create(b"a", BAD)
+        host.look(10.0)
+        key = "change|0000000000000002"
+        host.disk.history[key] = json.dumps({**json.loads(host.disk.history[key]), **damage})
+        host.restart()
+        assert "damaged" in host.monitor.history_lost or "missing" in host.monitor.history_lost
+        assert host.look(20.0) == []
+        assert short(items(host)) == [("active", B, "", 3, True, "00:20")]
+        assert detail(host)["recent"][0]["code"] == "drift.active"
+        assert list(host.disk.history)[-1] == "change|0000000000000001"
+        assert len([each for each in host.disk.history if each.startswith("change|")]) == 1
+
+    @pytest.mark.parametrize("key", ["change|1", "change|000000000000000x", "change|"])
+    def test_keys_that_nobody_wrote(self, key: str) -> None:
+        host = Host()
+        host.kernel.create(b"a", GOOD)
+        host.look(10.0)
+        host.disk.history[key] = host.disk.history.pop("change|0000000000000001")
+        host.restart()
+        assert host.monitor.history_lost == "a stored change is damaged"
+
+    def test_a_state_from_before_there_was_a_history(self) -> None:
+        host = Host()
+        host.kernel.create(b"a", GOOD)
+        host.look(10.0)
+        host.disk.history = {}
+        checkpoint = json.loads(host.disk.checkpoint or "")
+        del checkpoint["history"]
+        host.disk.checkpoint = json.dumps(checkpoint)
+        host.restart()
+        host.kernel.load(b"a", BAD)
+        host.look(20.0)
+        assert host.monitor.history_lost == ""
+        assert short(items(host)) == [
+            ("active", A, "", 3, True, "00:20"),
+            ("inactive", B, "table_load", 4, True, "00:20"),
+        ]
+
+
+class TestAStateThatTurnsUp:
+    """A daemon that could not read its state at the start has read the list meanwhile."""
+
+    def begun_without(self, host: Host, boot: str = "boot") -> Host:
+        other = Host(host.baseline, boot=boot)
+        other.kernel = host.kernel
+        other.look(100.0)
+        other.kernel.load(b"a", BAD)
+        other.look(110.0)
+        return other
+
+    def adopted(self, other: Host, host: Host) -> Disk:
+        other.monitor.adopt(host.disk.load(), 120.0)
+        disk = Disk()
+        disk.history = dict(host.disk.history)
+        disk.store(other.monitor.everything())
+        return disk
+
+    def test_what_is_known_is_taken_over(self) -> None:
+        host = Host()
+        for name in (b"a", b"b", b"c"):
+            host.kernel.create(name, GOOD)
+        host.look(10.0)
+        before = items(host)
+        host.kernel.remove(b"c")
+        other = self.begun_without(host)
+        disk = self.adopted(other, host)
+        assert items(other)[:3] == before
+        assert short(items(other))[3:] == [
+            ("inactive", B, "table_load", len(host.kernel.items) - 1, False, "01:50")
+        ]
+        lost = other.monitor._history._former[b"c"].active
+        assert lost is not None
+        assert (lost.hash, lost.cause, lost.at) == (None, Cause(late=True), 120.0)
+        assert sorted(disk.history) == sorted(
+            f"change|{seq:016}" for line in other.monitor._history._lines_kept() for seq in line.changes
+        )
+        other.disk = disk
+        now = items(other)
+        other.restart()
+        assert items(other) == now
+
+    def test_of_another_boot(self) -> None:
+        host = Host()
+        host.kernel.create(b"a", GOOD)
+        host.look(10.0)
+        other = self.begun_without(host, "another")
+        self.adopted(other, host)
+        assert [(each["slot"], each["hash"], each["event"]) for each in items(other)[3:]] == [
+            ("active", None, "boot"),
+            ("inactive", B, "table_load"),
+            ("active", A, ""),
+        ]
+
+    def test_a_damaged_one(self) -> None:
+        host = Host()
+        host.kernel.create(b"a", GOOD)
+        host.look(10.0)
+        host.disk.history["change|0000000000000001"] = "{}"
+        other = self.begun_without(host)
+        before = items(other)
+        disk = self.adopted(other, host)
+        assert items(other) == before
+        assert len(disk.history) == 4
+        assert other.monitor.history_lost
 
 
 def present(monitor: Monitor) -> Iterator[tuple[str | None, str | None, str | None, str | None]]:

@@ -53,10 +53,11 @@ def ids(payloads: Sequence[bytes]) -> list[str]:
     return [str(json.loads(payload)["id"]) for payload in payloads]
 
 
-async def test_from_the_first_schema(broker: Broker, host: Host, records: list[bytes]) -> None:
+@pytest.mark.parametrize("schema", [1, 2])
+async def test_from_an_older_schema(broker: Broker, host: Host, records: list[bytes], schema: int) -> None:
     host.state.mkdir(mode=0o700)
     with closing(sqlite3.connect(host.state / "dmimad.db")) as db:
-        db.executescript((STATES / "schema-1.sql").read_text())
+        db.executescript((STATES / f"schema-{schema}.sql").read_text())
     waiting = ids(host.outbox())
     assert len(waiting) == 7
     async with subscribed_to(broker) as subscriber, prepared(host.settings) as daemon:
