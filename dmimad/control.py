@@ -55,6 +55,8 @@ class _Desk:
 
     def other(self, request: Request, peer: Peer) -> Mapping[str, object]:
         match request.kind:
+            case RequestKind.DEVICE:
+                return {"device": self._device(request.device)}
             case RequestKind.CONFIGURATIONS:
                 return {"configurations": self._daemon.monitor.configurations()}
             case RequestKind.MAINTENANCE_LIST:
@@ -65,6 +67,14 @@ class _Desk:
                 return self._end_maintenance(request, peer)
             case _:
                 raise RequestError(f"this daemon has no answer to {request.kind.value}")
+
+    def _device(self, name: str) -> Mapping[str, object]:
+        monitor = self._daemon.monitor
+        key = monitor.key_of(name)
+        found = None if key is None else monitor.detail(key, self._wall_clock(), self._daemon.surroundings())
+        if found is None:
+            raise RequestError(f"there is no device {name}; dmimad status shows those that there are")
+        return found
 
     def _start_maintenance(self, request: Request, peer: Peer) -> Mapping[str, object]:
         started = self._daemon.monitor.start_maintenance(

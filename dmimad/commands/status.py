@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from pathlib import Path
 
 from dmimad.adapters.control.client import ask
 from dmimad.commands.control_socket import add_socket_arguments, socket_path
+from dmimad.commands.device_page import device_lines, device_trouble
 from dmimad.commands.plain_text import coloured, encodes
 from dmimad.commands.status_document import table_in, trouble
 from dmimad.commands.status_page import LEAST_WIDTH, WIDTH, Look, parts
@@ -24,7 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add_socket_arguments(parser)
     parser.add_argument("--json", action="store_true", help="the document as it is, one JSON object a line")
-    parser.add_argument("--watch", action="store_true", help="go on and show what changes")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--watch", action="store_true", help="go on and show what changes")
+    shown.add_argument(
+        "--device", metavar="DEVICE", help="one device, by name or number: its tables and its history"
+    )
     parser.add_argument(
         "--color",
         choices=("auto", "always", "never"),
@@ -40,6 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.watch:
         watch(path, look, as_json=arguments.json)
         return 0
+    if arguments.device is not None:
+        return _show_device(path, arguments.device, look, as_json=arguments.json)
     document = table_in(ask(path, {"request": "status"}), "status")
     if arguments.json:
         write_json(document)
@@ -50,6 +58,16 @@ def run(arguments: argparse.Namespace) -> int:
             lines += ["", *made.head]  # what matters is not to scroll out of sight
         sys.stdout.writelines(f"{line}\n" for line in lines)
     return 1 if trouble(document) else 0
+
+
+def _show_device(path: Path, device: str, look: Look, *, as_json: bool) -> int:
+    """Returns 1 if something is wrong with it."""
+    document = table_in(ask(path, {"request": "device", "device": device}), "device")
+    if as_json:
+        write_json(document)
+    else:
+        sys.stdout.writelines(f"{line}\n" for line in device_lines(document, look))
+    return 1 if device_trouble(document) else 0
 
 
 def _look(colour: str) -> Look:

@@ -188,13 +188,18 @@ def _slot_text(slot: Document) -> str:
 def _alerts(document: Document, look: Look, now: float) -> Iterator[str]:
     alerts = list_in(document, "alerts")
     for alert in alerts[:MAX_ALERTS_SHOWN]:
-        severity = plain(alert.get("severity"))
-        yield look.paint(_alert_head(alert, severity, look, now), _COLOURS.get(severity, _HEAD))
-        if message := plain(alert.get("message")):
-            yield from (_INDENT + line for line in wrapped(message, look.width - len(_INDENT)))
+        yield from alert_lines(alert, look, now)
     more = max(len(alerts) - MAX_ALERTS_SHOWN, 0) + count_of(document.get("alerts_left_out"))
     if more:
         yield cut(f"and {more} more alerts; --json has them", look.width, look.ellipsis)
+
+
+def alert_lines(alert: Document, look: Look, now: float) -> Iterator[str]:
+    """An alert that fires."""
+    severity = plain(alert.get("severity"))
+    yield look.paint(_alert_head(alert, severity, look, now), _COLOURS.get(severity, _HEAD))
+    if message := plain(alert.get("message")):
+        yield from (_INDENT + line for line in wrapped(message, look.width - len(_INDENT)))
 
 
 def _alert_head(alert: Document, severity: str, look: Look, now: float) -> str:

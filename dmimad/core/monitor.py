@@ -715,6 +715,11 @@ class Monitor:
         )
         return detail_document(known, "" if around is None else around.version, now)
 
+    def key_of(self, device: str) -> str | None:
+        """The key of a device, by its name as it is printed, or by its key."""
+        keys = {printable(each.name): each.key for each in self._tracker.devices}
+        return device if device in keys.values() else keys.get(device)
+
     def configurations(self) -> dict[str, object]:
         """The devices with all that is needed to judge them elsewhere, see `capture`."""
         live, names = self._fusion.live, self._watch.names

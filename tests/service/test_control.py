@@ -190,6 +190,59 @@ class TestStatus:
             )
 
 
+class TestOneDevice:
+    async def test_its_document(self, lonely: Host, records: list[bytes]) -> None:
+        async with running(lonely.settings) as daemon:
+            await status_at(lonely, SHOWN)
+            lonely.append(b"".join(records[SHOWN:CHANGED]))
+            status = await status_at(lonely, CHANGED)
+            by_name = (await asked(lonely, "device", device="linear1"))["device"]
+            by_number = (await asked(lonely, "device", device="254:0"))["device"]
+            by_name["time"] = by_number["time"]
+            assert by_name == by_number
+            assert by_name["device"] == status["devices"][0]
+            assert by_name["alerts"] == status["alerts"]
+            assert by_name["recent"] == status["recent"] != []
+            (table,) = by_name["tables"]
+            (approved,) = [row for row in table["rows"] if row["attribute"] == "hash"]
+            assert (table["approved"], table["baseline"]) == (False, f"{lonely.baseline}/main.toml:2")
+            assert approved["approved"] == load_hash(records[2])
+            assert (approved["actual"], approved["differs"]) == (table["hash"], True)
+            late = [(each["record"], each["event"], each["late"]) for each in by_name["history"]]
+            assert (2, "table_load", True) in late
+            assert (6, "device_resume", False) in late
+            assert by_name["history"][-2]["hash"] == table["hash"]
+            with pytest.raises(AdapterError, match="there is no device linear2; dmimad status shows those"):
+                await asked(lonely, "device", device="linear2")
+            assert await daemon.terminate() == 0
+            await daemon.start()
+            await daemon.ready()
+            again = (await asked(lonely, "device", device="linear1"))["device"]
+            assert again["history"] == by_name["history"]
+            assert again["recent"] == by_name["recent"]
+
+    async def test_the_command(self, lonely: Host, records: list[bytes]) -> None:
+        where = ("status", "--socket", str(lonely.socket), "--device")
+        async with running(lonely.settings):
+            await status_at(lonely, SHOWN)
+            status, out, err = await dmimad(*where, "linear1")
+            assert (status, err) == (FINE, "")
+            assert out.startswith("linear1 (254:0) on web-1: approved, since ")
+            lonely.append(b"".join(records[SHOWN:CHANGED]))
+            await status_at(lonely, CHANGED)
+            status, out, err = await dmimad(*where, "254:0")
+            assert (status, err) == (TROUBLE, "")
+            assert "CRITICAL  drift.active  linear1" in out
+            assert "!=  hash" in out
+            assert out.count("device_resume 6") == 2
+            assert max(map(len, out.splitlines())) <= 80
+            status, out, err = await dmimad(*where, "linear1", "--json")
+            assert (status, err, json.loads(out)["former"]) == (TROUBLE, "", False)
+            status, out, err = await dmimad(*where, "linear9")
+            assert (status, out) == (UNUSABLE, "")
+            assert "there is no device linear9" in err
+
+
 class TestWatch:
     async def test_a_drift_appears(self, lonely: Host, records: list[bytes]) -> None:
         async with running(lonely.settings) as daemon:

@@ -38,6 +38,7 @@ class RequestKind(enum.StrEnum):
 
     STATUS = "status"
     WATCH = "watch"
+    DEVICE = "device"
     CONFIGURATIONS = "configurations"
     MAINTENANCE_LIST = "maintenance-list"
     MAINTENANCE_START = "maintenance-start"
@@ -47,6 +48,7 @@ class RequestKind(enum.StrEnum):
 #: The requests that change something.
 CHANGING = frozenset({RequestKind.MAINTENANCE_START, RequestKind.MAINTENANCE_END})
 _MEMBERS: Mapping[RequestKind, tuple[str, ...]] = {
+    RequestKind.DEVICE: ("device",),
     RequestKind.MAINTENANCE_START: ("device", "seconds", "reason"),
     RequestKind.MAINTENANCE_END: ("id",),
 }
@@ -58,6 +60,7 @@ class Request:
 
     Attributes:
         device, seconds, reason: of `MAINTENANCE_START`: a shell-style pattern, above 0, not empty.
+            ``device`` is of `DEVICE`, too: a name or number.
         id: of `MAINTENANCE_END`.
     """
 
