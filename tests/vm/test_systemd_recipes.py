@@ -13,6 +13,7 @@ from tests.vm.machine import DISK_BYTES, ROOT_DISK, Hardware, Machine
 from tests.vm.packages import SERIES
 from tests.vm.programs import VmError, run
 from tests.vm.systemd.groups import GROUPS, check_names
+from tests.vm.systemd.pages import Shell, commands_after
 
 CONTROL = """\
 Package: dmimad
@@ -66,3 +67,23 @@ def test_releases_have_kernels() -> None:
 def test_checks_have_names_of_their_own() -> None:
     assert next(iter(GROUPS)) == "install"
     assert len({*check_names()}) == len(check_names()) == sum(len(group.checks) for group in GROUPS.values())
+
+
+def test_the_commands_of_a_page() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "install.md").read_text(encoding="utf-8")
+    lines = commands_after("To see one", page)
+    assert lines[0] == "truncate -s 1M /var/tmp/demo.img"
+    assert lines[-2:] == ["dmsetup resume demo", "dmimad status"]
+    with pytest.raises(AssertionError, match="no commands after: To see two"):
+        commands_after("To see two", page)
+
+
+def test_a_shell_keeps_its_variables() -> None:
+    shell = Shell()
+    try:
+        assert shell.run("a=$(printf 'b c')", 'printf %s\\n "$a"', "printf d") == "b c\nd"
+        assert shell.try_to("echo e; false") == (1, "e\n")
+        with pytest.raises(AssertionError, match="false: exit status 1"):
+            shell.run("false")
+    finally:
+        shell.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import time
@@ -19,9 +20,13 @@ from tests.vm.systemd.host import (
     STATE,
     Host,
 )
+from tests.vm.systemd.pages import Shell, commands_after
 
 PACKAGE = "/packages/dmimad.deb"
 DEVICE = "image-ro"
+DEMO = "demo"
+"""The device of docs/install.md."""
+DOCUMENTATION = Path("/usr/share/doc/dmimad/docs")
 
 
 def prepare(host: Host) -> None:
@@ -212,13 +217,53 @@ def wrong_settings_change_nothing(host: Host) -> None:
     assert host.pid() == before
 
 
+def handbook_shows_an_alert(host: Host) -> None:
+    """The commands below "To see one" in docs/install.md, as the package has the page, line by line in one shell."""
+    lines = commands_after("To see one", _page("install.md"))
+    shell = Shell()
+    try:
+        for line in lines:
+            status, text = shell.try_to(line)
+            found = (
+                1 if line == "dmimad status" else 0
+            )  # it has something to find, and may be asked too early
+            assert status in (0, found), f"{line}: exit status {status}:\n{text}"
+            if line.startswith("dmsetup create"):
+                host.until(lambda: _verdict(host, DEMO) != "", "the daemon knows the device")
+        host.until(lambda: _verdict(host, DEMO) == "drift", "what was changed is in drift")
+        host.until(lambda: _fires(host, "drift.active", DEMO), "`drift.active` fires after the hold-off")
+        status, text = host.try_to("dmimad", "status")
+        assert status == 1
+        assert text.startswith("NOT AS APPROVED"), text
+        assert f"CRITICAL  drift.active  {DEMO}" in text, text
+        host.say(f"docs/install.md, to see one:\n{text}")
+    finally:
+        shell.run("rm -f /etc/dmimad/baseline.d/demo.toml", f"dmsetup remove --retry {DEMO}")
+        shell.run("losetup -d $disk", "rm -f /var/tmp/demo.img")
+        shell.close()
+    host.until(lambda: not _fires(host, "drift.active", DEMO), "the alert is over")
+
+
+def _page(name: str) -> str:
+    """A page of the installed documentation."""
+    for path in DOCUMENTATION.glob(f"{name}*"):
+        data = path.read_bytes()
+        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
+    raise AssertionError(f"{DOCUMENTATION} has no {name}")
+
+
 def _accepted(host: Host) -> object:
     return (host.status() or {"settings": {}})["settings"].get("accepted")
 
 
-def _verdict(host: Host) -> str:
+def _verdict(host: Host, name: str = DEVICE) -> str:
     status = host.status() or {"devices": []}
-    return next((str(device["verdict"]) for device in status["devices"] if device["name"] == DEVICE), "")
+    return next((str(device["verdict"]) for device in status["devices"] if device["name"] == name), "")
+
+
+def _fires(host: Host, code: str, device: str) -> bool:
+    status = host.status() or {"alerts": []}
+    return any((alert["code"], alert["device"]) == (code, device) for alert in status["alerts"])
 
 
 def _is_drift(event: dict[str, object]) -> bool:
@@ -242,4 +287,5 @@ CHECKS = (
     private_key_is_nowhere_else,
     reload_keeps_the_process,
     wrong_settings_change_nothing,
+    handbook_shows_an_alert,
 )
