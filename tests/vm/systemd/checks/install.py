@@ -218,7 +218,7 @@ def wrong_settings_change_nothing(host: Host) -> None:
 
 
 def handbook_shows_an_alert(host: Host) -> None:
-    """The commands below "To see one" in docs/install.md, as the package has the page, line by line in one shell."""
+    """The commands below "To see one" in docs/install.md, as the package has the page, in one shell."""
     lines = commands_after("To see one", _page("install.md"))
     shell = Shell()
     try:
