@@ -81,7 +81,7 @@ def test_the_commands_of_a_page() -> None:
 def test_a_shell_keeps_its_variables() -> None:
     shell = Shell()
     try:
-        assert shell.run("a=$(printf 'b c')", 'printf %s\\n "$a"', "printf d") == "b c\nd"
+        assert shell.run("a=$(printf 'b c')", "echo $a", "printf d") == "b c\nd"
         assert shell.try_to("echo e; false") == (1, "e\n")
         with pytest.raises(AssertionError, match="false: exit status 1"):
             shell.run("false")
