@@ -147,7 +147,7 @@ def test_tells_the_story_with_the_recorded_alerts_and_cleans_up(temporary: Path)
 
 
 def test_needs_nothing_but_ascii(temporary: Path) -> None:
-    done = run(temporary, PYTHONIOENCODING="ascii")
+    done = run(temporary, "--color", "never", PYTHONIOENCODING="ascii", CLICOLOR_FORCE="1")
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "   | CRITICAL  drift.active  image-ro\n" in done.stdout

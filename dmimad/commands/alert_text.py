@@ -12,9 +12,8 @@ import datetime
 import json
 from collections.abc import Iterator, Mapping
 
-from dmimad.commands.plain_text import plain
+from dmimad.commands.plain_text import SEVERITY_COLOURS, plain
 from dmimad.core.alert import Status
-from dmimad.core.finding import Severity
 from dmimad.subscriber import (
     Alert,
     Event,
@@ -32,7 +31,6 @@ MAX_DIFFERENCES = 64
 MAX_NAMES = 20
 _MAX_SECONDS = 1e10
 _BANNER = "!!!"
-_SEVERITIES: Mapping[str, str] = {Severity.CRITICAL: "1;31", Severity.WARNING: "1;33", Severity.INFO: "1;34"}
 _GOOD, _BAD, _ALARM, _DIM = "32", "1;31", "1;97;41", "2"
 
 
@@ -73,7 +71,7 @@ def _head(alert: Alert) -> tuple[str, str]:
         f"{_time(alert.time)}  {plain(alert.host)}  {alert.severity.upper()}  {plain(alert.code)}"
         f"  {plain(alert.device) or '(host)'}  {state}{marks}"
     )
-    return head, _SEVERITIES[alert.severity] if firing else _GOOD
+    return head, SEVERITY_COLOURS[alert.severity] if firing else _GOOD
 
 
 def _marks(alert: Alert) -> Iterator[str]:

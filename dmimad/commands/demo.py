@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 
 from dmimad.commands.errors import UsageError
+from dmimad.commands.plain_text import add_colour_argument, coloured
 from dmimad.demo.interrupts import Interrupts
 from dmimad.demo.own_host import advice
 from dmimad.demo.own_stage import set_stage
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIRECTORY",
         help="tell nothing; write settings and a list there to try an own daemon on, and be its broker",
     )
+    add_colour_argument(parser)
     parser.add_argument(
         "--speed", type=_speed, default=1.0, metavar="N", help="tell it N times as fast; default: 1"
     )
@@ -50,9 +52,11 @@ def run(arguments: argparse.Namespace) -> int:
         warnings.simplefilter("ignore")
         try:
             if arguments.stage is not None:
-                asyncio.run(set_stage(_screen(), arguments.stage, interrupts))
+                asyncio.run(set_stage(_screen(arguments.color), arguments.stage, interrupts))
             else:
-                asyncio.run(perform(_screen(), options, interrupts, advice(root=os.geteuid() == 0)))
+                asyncio.run(
+                    perform(_screen(arguments.color), options, interrupts, advice(root=os.geteuid() == 0))
+                )
         except asyncio.CancelledError:
             pass
         except OSError:
@@ -73,11 +77,10 @@ def _status(interrupts: Interrupts, left: str) -> int:
     return 0 if interrupts.in_time else _SIGNALLED + interrupts.received
 
 
-def _screen() -> Screen:
+def _screen(colour: str) -> Screen:
     terminal = sys.stdout.isatty()
-    colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     columns = shutil.get_terminal_size((WIDTH, 24)).columns if terminal else WIDTH
-    return Screen(sys.stdout, colour=colour, columns=columns)
+    return Screen(sys.stdout, colour=coloured(sys.stdout, colour), columns=columns)
 
 
 def _speed(text: str) -> float:

@@ -6,6 +6,7 @@ bixense.com/clicolors for CLICOLOR_FORCE.
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import os
 import unicodedata
@@ -15,6 +16,8 @@ MAX_TEXT_CHARS = 1000
 """Of one text from outside."""
 _EMOJI_STYLE = "\ufe0f"
 """Takes no column, but some terminals make the character before it wider."""
+SEVERITY_COLOURS = {"critical": "1;31", "warning": "1;35", "info": "36"}
+"""Of the sixteen, those that can be read on black and on white; SGR parameters."""
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -128,6 +131,16 @@ def clock_time(seconds: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
         return datetime.datetime.fromtimestamp(seconds).astimezone().strftime(form)
     except (ValueError, OverflowError, OSError):
         return "?"
+
+
+def add_colour_argument(parser: argparse.ArgumentParser) -> None:
+    """``--color``, for `coloured`."""
+    parser.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="auto: on a terminal, unless NO_COLOR is set",
+    )
 
 
 def coloured(out: TextIO, when: str = "auto") -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from dmimad.adapters.control.client import ask
 from dmimad.commands.control_socket import add_socket_arguments, socket_path
 from dmimad.commands.device_page import device_lines, device_trouble
-from dmimad.commands.plain_text import coloured, encodes
+from dmimad.commands.plain_text import add_colour_argument, coloured, encodes
 from dmimad.commands.status_document import table_in, trouble
 from dmimad.commands.status_page import LEAST_WIDTH, WIDTH, Look, parts
 from dmimad.commands.status_watch import watch, write_json
@@ -31,12 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shown.add_argument(
         "--device", metavar="DEVICE", help="one device, by name or number: its tables and its history"
     )
-    parser.add_argument(
-        "--color",
-        choices=("auto", "always", "never"),
-        default="auto",
-        help="auto: on a terminal, unless NO_COLOR is set",
-    )
+    add_colour_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from dmimad.commands.columns import GAP, Column, fit
 from dmimad.commands.plain_text import (
+    SEVERITY_COLOURS,
     clock_time,
     columns_of,
     cut,
@@ -37,9 +38,7 @@ _LEAST_NAME = 8
 
 _HEAD = "1"
 _STATES = {State.GOOD: "32", State.BAD: "1;31", State.ODD: "35", State.IDLE: "2", State.PLAIN: ""}
-_COLOURS = {"critical": "1;31", "warning": "1;35", "info": "36"}
 _VERDICT_COLOURS = {"approved": "32", "drift": "1;31", "unexpected": "35"}
-"""Of the sixteen, those that can be read on black and on white."""
 _URGENCY = ("drift", "unexpected", "unknown", "approved")
 
 _DEVICE_COLUMNS = (
@@ -197,7 +196,7 @@ def _alerts(document: Document, look: Look, now: float) -> Iterator[str]:
 def alert_lines(alert: Document, look: Look, now: float) -> Iterator[str]:
     """An alert that fires."""
     severity = plain(alert.get("severity"))
-    yield look.paint(_alert_head(alert, severity, look, now), _COLOURS.get(severity, _HEAD))
+    yield look.paint(_alert_head(alert, severity, look, now), SEVERITY_COLOURS.get(severity, _HEAD))
     if message := plain(alert.get("message")):
         yield from (_INDENT + line for line in wrapped(message, look.width - len(_INDENT)))
 

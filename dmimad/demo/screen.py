@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TextIO
 
+from dmimad.commands.plain_text import SEVERITY_COLOURS
 from dmimad.demo.subscriber import Alert
 
 WIDTH = 80
@@ -26,8 +27,7 @@ _HASH = re.compile(rf"({_HASH_PREFIX}[0-9a-f]{{{_HASH_DIGITS}}})[0-9a-f]+")
 MAX_TEXT_CHARS = 400
 """Of one text from outside."""
 
-_PLAIN, _BOLD, _DIM, _HEAD, _COMMAND, _GOOD = "", "1", "2", "1;36", "36", "32"
-_SEVERITIES: Mapping[str, str] = {"critical": "1;31", "warning": "1;33", "info": "1;34"}
+_PLAIN, _BOLD, _DIM, _HEAD, _COMMAND, _GOOD = "", "1", "2", "1", "36", "32"
 _ASCII = str.maketrans({"…": "~", "▌": "|"})
 
 
@@ -99,7 +99,7 @@ class Screen:
         """An alert as it arrives; `when`: how long after its cause."""
         firing = alert.status == "firing"
         label = alert.severity.upper() if firing else alert.status.upper()
-        colour = _SEVERITIES.get(alert.severity, _BOLD) if firing else _GOOD
+        colour = SEVERITY_COLOURS.get(alert.severity, _BOLD) if firing else _GOOD
         self._barred(f"{label:<8}  {alert.code}  {alert.device}", colour, colour)
         if firing:
             self._barred(alert.message, colour)

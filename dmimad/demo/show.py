@@ -154,6 +154,10 @@ class Show:
         screen.heading("What came through")
         screen.rows(summary(self._stage.recorded, self._stage.list, samples, self._seen, self._latencies))
         screen.blank()
+        screen.say(
+            "To try a daemon of your own on such a list, up to your own first alert (docs/quickstart.md):"
+        )
+        screen.command("dmimad demo --stage quick")
         screen.say(advice.text)
         for command in advice.commands:
             screen.command(command)

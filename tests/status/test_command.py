@@ -140,6 +140,25 @@ def test_piped_output_is_plain_and_of_eighty_columns(serving: Serving) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
+@pytest.mark.parametrize(
+    ("arguments", "environ", "expected"),
+    [
+        ([], {}, False),
+        (["--color", "always"], {"NO_COLOR": "1"}, True),
+        (["--color", "never"], {"CLICOLOR_FORCE": "1"}, False),
+        ([], {"CLICOLOR_FORCE": "1"}, True),
+        ([], {"CLICOLOR_FORCE": "0"}, False),
+        ([], {"CLICOLOR_FORCE": "1", "NO_COLOR": "1"}, False),
+    ],
+)
+def test_colours_where_there_is_no_terminal(
+    serving: Serving, arguments: list[str], environ: dict[str, str], expected: bool
+) -> None:
+    done = run(serving, "status", *arguments, **{"NO_COLOR": "", "CLICOLOR_FORCE": "", **environ})
+    assert done.returncode == 0
+    assert ("\x1b[32mapproved" in done.stdout, "\x1b" in done.stdout) == (expected, expected)
+
+
 def test_output_that_knows_ascii_alone(serving: Serving) -> None:
     serving.document = document(devices=[device(name="n" * 100)])
     done = run(serving, "status", PYTHONIOENCODING="ascii")
