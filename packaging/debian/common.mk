@@ -9,6 +9,10 @@ INSTALL_REST = rm -f $(foreach name,RECORD REQUESTED INSTALLER WHEEL,$(TREE)/*.d
 override_dh_installchangelogs:
 	dh_installchangelogs --no-trim CHANGELOG.md
 
+# Pages link to each other, and alerts of Prometheus to the handbook: they stay as they are.
+override_dh_compress:
+	dh_compress -X.md
+
 # Modules are compiled where they are installed: the service cannot write there.
 override_dh_python3:
 	dh_python3 --no-guessing-deps --no-shebang-rewrite

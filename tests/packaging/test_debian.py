@@ -112,6 +112,7 @@ def test_pages_completion_and_examples(debian: System) -> None:
         "/usr/share/doc/dmimad/examples/grafana/dashboards/dmimad-fleet.json",
         "/usr/share/doc/dmimad/examples/prometheus/rules/dmimad.rules.yml",
         "/usr/share/doc/dmimad/examples/policies/luks.toml",
+        "/usr/share/doc/dmimad/docs/handbook.md",
         "/usr/share/doc/dmimad/copyright",
         "/usr/share/doc/dmimad/changelog.gz",
     ):
