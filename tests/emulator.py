@@ -22,7 +22,7 @@ from typing import Self
 import pyte
 
 DEADLINE_SECONDS = 60.0
-ENTERED, LEFT = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+ENTERED, LEFT = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
 
 
 class Emulated:

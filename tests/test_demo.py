@@ -17,10 +17,12 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from fcntl import ioctl
 from pathlib import Path
 
 import pytest
+from wcwidth import wcswidth
 
 from dmimad.config import load
 from dmimad.demo.own_host import advice
@@ -345,6 +347,15 @@ def test_what_is_hostile_in_an_alert_does_no_harm(columns: int, encoding: str) -
     assert max(map(len, text.splitlines())) <= max(40, min(columns, WIDTH))
     assert {"\\x1b[2JCRITICAL", "drift.active", "n\\r\\x9bm"} <= set(text.split())
     assert len(text) < 2000
+
+
+@pytest.mark.parametrize("name", ["名" * 100, "e\u0301" * 200, "🦀 " * 90])
+@pytest.mark.parametrize("columns", [40, 61, 80])
+def test_wide_names_fit(columns: int, name: str) -> None:
+    alert = read_alert(HOSTILE % b"z")
+    assert alert is not None
+    alert = replace(alert, device=name, message=f"{name} is not approved", actual=f"sha256:{name}")
+    assert max(map(wcswidth, shown(alert, columns=columns).splitlines())) <= columns
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Self, TextIO
 
-_ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+# The other screen, no cursor, and what is too wide after all is cut and not wrapped; and back.
+_ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
 _HOME, _END_LINE, _END_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _MAX_KEYS_BYTES = 1024

@@ -10,11 +10,10 @@ alone.  Nothing is asked, measured or decided here.
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Iterable
 from typing import TextIO
 
-from dmimad.commands.plain_text import SEVERITY_COLOURS
+from dmimad.commands.plain_text import SEVERITY_COLOURS, columns_of, cut, wrapped
 from dmimad.demo.subscriber import Alert
 
 WIDTH = 80
@@ -112,26 +111,17 @@ class Screen:
     def _barred(self, text: str, bar: str, style: str = _PLAIN) -> None:
         """A paragraph of an alert."""
         margin = self._paint(self._fit(_BAR), bar)
-        lines = textwrap.wrap(self._fit(text), self._width - len(_MARGIN) - 2, break_on_hyphens=False)
-        for line in lines:
+        for line in _lines(self._fit(text), self._width - len(_MARGIN) - 2):
             self._write(f"{_MARGIN}{margin} {self._paint(line, style)}")
 
     def _paragraph(self, text: str, indent: str, style: str, first: str | None = None) -> None:
-        lines = textwrap.wrap(
-            self._fit(text),
-            self._width,
-            initial_indent=indent if first is None else first,
-            subsequent_indent=indent,
-            break_on_hyphens=False,
-        )
-        for line in lines:
-            self._write(line, style)
+        head = indent if first is None else first
+        for line in _lines(self._fit(text), self._width - max(len(head), len(indent))):
+            self._write(head + line, style)
+            head = indent
 
     def _line(self, text: str, style: str = _PLAIN) -> None:
-        fitting = self._fit(text)
-        if len(fitting) > self._width:
-            fitting = self._fit(fitting[: self._width - 1] + "…")
-        self._write(fitting, style)
+        self._write(cut(self._fit(text), self._width, self._fit("…")), style)
 
     def _fit(self, text: str) -> str:
         """Without control characters, of bounded length, and such that it can be encoded."""
@@ -147,6 +137,11 @@ class Screen:
         text = line.lstrip(" ")
         self._out.write(line[: len(line) - len(text)] + self._paint(text, style if text else _PLAIN) + "\n")
         self._out.flush()
+
+
+def _lines(text: str, width: int) -> list[str]:
+    """As it is if it fits, spaces included; otherwise broken between words."""
+    return [text] if columns_of(text) <= width else wrapped(text, width)
 
 
 def printable(text: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from wcwidth import wcswidth
 
@@ -272,6 +272,7 @@ DOCUMENTS = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(DOCUMENTS, st.integers(40, 130), st.booleans())
 def test_no_line_is_wider_than_the_terminal(made: dict[str, Any], width: int, colour: bool) -> None:
     for line in shown(made, width=width, colour=colour):
@@ -281,6 +282,7 @@ def test_no_line_is_wider_than_the_terminal(made: dict[str, Any], width: int, co
         assert columns_of(text) <= width
 
 
+@settings(deadline=None)
 @given(st.text(), st.integers(1, 40), st.sampled_from(["…", "~"]))
 def test_what_is_cut_fits(text: str, width: int, ellipsis: str) -> None:
     known = plain(text)

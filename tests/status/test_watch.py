@@ -110,6 +110,12 @@ def test_it_follows_the_size_of_the_window(serving: Serving) -> None:
         terminal.until(lambda: "DEVICE    TABLES          VERDICT" in terminal.lines)
         assert terminal.lines[0] == "AS APPROVED  web-1"
         assert terminal.lines[-1].startswith("q quits; ↑↓ PgUp PgDn: 0 lines above, ")
+        terminal.resize(24, 6)
+        terminal.until(
+            lambda: terminal.lines[0].rstrip() == "AS APPROVED  web-1" and terminal.text.count("q quits") == 1
+        )
+        assert terminal.lines[1].startswith("no alert fires; 1 devic")
+        assert len(terminal.lines) == 6
         terminal.resize(120, 40)
         terminal.until(lambda: terminal.lines[-1] == "q quits")
 
