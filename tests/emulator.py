@@ -36,7 +36,9 @@ class Emulated:
         *,
         environ: Mapping[str, str] | None = None,
         directory: Path | None = None,
+        deadline_seconds: float = DEADLINE_SECONDS,
     ) -> None:
+        self._deadline_seconds = deadline_seconds
         self._screen = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self._screen)
         self._ours, self._theirs = pty.openpty()
@@ -79,7 +81,7 @@ class Emulated:
 
     def until(self, what: Callable[[], bool]) -> None:
         """Until it is so; it is asked after each piece that is written."""
-        deadline = time.monotonic() + DEADLINE_SECONDS
+        deadline = time.monotonic() + self._deadline_seconds
         while not what():
             assert time.monotonic() < deadline, f"did not come; on the screen:\n{self.text}"
             if select.select([self._ours], [], [], 0.1)[0]:
@@ -101,7 +103,7 @@ class Emulated:
 
     def ended(self) -> int:
         """Until it ends; its exit status, as a shell has it."""
-        deadline = time.monotonic() + DEADLINE_SECONDS
+        deadline = time.monotonic() + self._deadline_seconds
         while self.process.poll() is None:
             assert time.monotonic() < deadline, f"does not end; on the screen:\n{self.text}"
             if select.select([self._ours], [], [], 0.02)[0]:

@@ -29,6 +29,8 @@ PAGE = (ROOT / "docs" / "quickstart.md").read_text("utf-8")
 STEPS = steps(PAGE)
 WALK = [step for step in STEPS if re.match(r"\d\. ", step.heading)]
 PACKAGE = [step for step in STEPS if step.heading == "With an installed package"]
+NEW_ENVIRONMENT = bool(os.environ.get("DMIMAD_NEW_ENVIRONMENT"))
+INSTALLATION_SECONDS = 600.0
 FINE, FOUND, INTERRUPTED = 0, 1, 130
 ACTIVATION = ". .venv/bin/activate"
 PORTS = {"18830": "mqtt", "9837": "metrics", "9838": "page"}
@@ -46,6 +48,7 @@ class Shell:
             [bash, "--norc", "--noprofile", "--noediting", "-i"],
             environ={"PATH": PROGRAM_PATH, **environ, "PS1": "[$?] $ "},
             directory=directory,
+            deadline_seconds=INSTALLATION_SECONDS if NEW_ENVIRONMENT else DEADLINE_SECONDS,
         )
         self._block = self._typed = 0
         self.at_prompt()
@@ -151,7 +154,7 @@ def clone(tmp_path: Path) -> Path:
         shutil.copy(ROOT / name, directory)
     for name in ("scripts", "docs", "dmimad", "config"):
         shutil.copytree(ROOT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
-    if not os.environ.get("DMIMAD_NEW_ENVIRONMENT"):
+    if not NEW_ENVIRONMENT:
         (directory / ".venv").mkdir()
         (directory / ".venv" / "bin").symlink_to(Path(sys.prefix) / "bin")
         (directory / ".venv" / ".installed-demo").touch()
