@@ -637,7 +637,7 @@ class Daemon:
             if not settings.enabled or self._page is not None:
                 return
             try:
-                server = self._page_server()
+                server = await asyncio.to_thread(self._page_server)  # templates take a moment
                 await server.start()
             except Exception as error:  # the boundary: whatever it is, only the page is missing
                 foreseen = isinstance(error, DmimadError)

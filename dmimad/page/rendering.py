@@ -64,7 +64,7 @@ class Renderer:
         self._common = {"version": version, "assets": digest[:12]}
         self._templates = {
             name: environment.get_template(name)
-            for name in ("layout.html", "index.html", "device.html", "message.html")
+            for name in ("layout.html", "index.html", "device.html", "message.html", "macros.html")
         }
 
     def page(

@@ -219,10 +219,15 @@ class PageServer:
 
 
 def _json(document: Document) -> Page:
-    """Its tag is that of everything but the time."""
-    calm = {**timeless(document), "time": ""} if "list" in document else {**document, "time": ""}
-    etag = hashlib.sha256(json.dumps(calm).encode()).hexdigest()[:32]
-    return Page(json.dumps(document, ensure_ascii=False, indent=1).encode() + b"\n", f'"{etag}"')
+    """Its tag is that of everything that does not change by itself; each member is encoded once."""
+    members = {name: json.dumps(value) for name, value in document.items()}
+    told = timeless(document) if "list" in document else {**document, "time": ""}
+    digest = hashlib.sha256()
+    for name, text in members.items():
+        calm = text if told[name] is document[name] else json.dumps(told[name])
+        digest.update(f"{name}\0{calm}\0".encode())
+    body = ",\n".join(f"{json.dumps(name)}: {text}" for name, text in members.items())
+    return Page(f"{{{body}}}\n".encode(), f'"{digest.hexdigest()[:32]}"')
 
 
 def _matches(header: str, etag: str) -> bool:
