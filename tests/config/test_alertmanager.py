@@ -172,3 +172,38 @@ async def test_what_is_said_already_is_not_told(tmp_path: Path) -> None:
     assert len(states) == len(posted)
     assert {name for name, state in states.items() if state == "suppressed"} == held_back
     assert {name for name, state in states.items() if state == "active"} == states.keys() - held_back
+
+
+async def test_what_is_told_together(tmp_path: Path) -> None:
+    posted = [
+        alert("DmimadDriftActive", WEB, **IMAGE, slot="active"),
+        alert("DmimadAlertsCritical", WEB),
+        alert("DmimadAlertsCritical", OTHER),
+        alert("DmimadDriftInactive", WEB, device="other", slot="inactive"),
+        alert("DmimadReloadFailed", WEB),
+        alert("DmimadReloadFailed", OTHER),
+        alert("DmimadConfigurationDiffers", WEB, **IMAGE, slot="active", fingerprint="config:1"),
+        alert("DmimadConfigurationDiffers", OTHER, **IMAGE, slot="active", fingerprint="config:2"),
+        alert("DmimadMaintenance", WEB),
+    ]
+    async with alertmanager(tmp_path) as address:
+        await ask(address, "POST", "alerts", posted)
+        groups: list[dict[str, Any]] = []
+        async with asyncio.timeout(DEADLINE_SECONDS):  # they are put there one after the other
+            while sum(len(group["alerts"]) for group in groups) < len(posted):
+                await asyncio.sleep(0.1)  # between two looks
+                groups = await ask(address, "GET", "alerts/groups")
+    together = {
+        (group["receiver"]["name"], *(each["labels"]["alertname"].removeprefix("Dmimad") for each in alerts))
+        for group in groups
+        for alerts in [sorted(group["alerts"], key=lambda each: str(each["labels"]["alertname"]))]
+    }
+    assert together == {
+        ("on-call", "AlertsCritical", "DriftActive"),
+        ("on-call", "AlertsCritical"),
+        ("team", "DriftInactive"),
+        ("team", "ReloadFailed"),
+        ("team", "ConfigurationDiffers", "ConfigurationDiffers"),
+        ("nobody", "Maintenance"),
+    }
+    assert len(groups) == len(together) + 1  # ReloadFailed of two hosts
