@@ -81,6 +81,8 @@ def _table(table: Document, device: Document, look: Look) -> Iterator[str]:
     others = count_of(table.get("others"))
     by += f" or {others} other {'entry' if others == 1 else 'entries'}" if others else ""
     seen = plain(table_in(device, slot).get("provenance") or "")
+    if (other := plain(table.get("compared_with"))) in ("active", "inactive"):
+        by += f", beside the {_slot({'slot': other})} one, which is"
     text = f"{_slot(table)} table: {told}{by}" + (f" ({seen})" if seen else "")
     yield from (look.paint(line, style) for line in wrapped(text, look.width))
     rows = list_in(table, "rows")

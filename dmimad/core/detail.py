@@ -3,7 +3,8 @@
 Source: none; the shape is a promise to other programs (``docs/status.md``).
 
 A table is told target by target, attribute by attribute, with what the baseline demands of it.  Of several
-approved states the one that it comes closest to is told, which is the one that the alert names.  It is
+approved states the one that it comes closest to is told, which is the one that the alert names.  Where that
+has no rules and the other slot's table is approved, it is told beside this.  It is
 bounded: of longer tables what differs is told before the rest, and how much is left out.  Decides nothing.
 """
 
@@ -15,13 +16,14 @@ from dataclasses import dataclass
 from dmimad.core.alert import Alert, Notice
 from dmimad.core.backing import Names
 from dmimad.core.baseline import Baseline
-from dmimad.core.change import ACTIVE, INACTIVE, Change
+from dmimad.core.change import ACTIVE, INACTIVE, UNTOLD_TYPE, Change
 from dmimad.core.cloudevent import timestamp
-from dmimad.core.configuration import Configuration, ConfiguredTarget, configuration_of
+from dmimad.core.configuration import ABSENT, Configuration, ConfiguredTarget, configuration_of
 from dmimad.core.device import Device
 from dmimad.core.drift import Closest, Surroundings, closest
 from dmimad.core.event import printable
 from dmimad.core.finding import NOT_NAMED, Difference
+from dmimad.core.health import is_volatile
 from dmimad.core.observation import LiveDevice
 from dmimad.core.recent import Told
 from dmimad.core.rules import demanded, differences, unspoken
@@ -38,6 +40,7 @@ MAX_TEXT_CHARS = 500
 #: Alerts told of one device.
 MAX_ALERTS_TOLD = 100
 
+_OTHER = {ACTIVE: INACTIVE, INACTIVE: ACTIVE}
 #: Of a device below that has only a number, written in two ways.
 _NAMES_WITHOUT_A_NAME = 2
 
@@ -119,10 +122,13 @@ def _concerns(alert: Alert, key: str, name: str) -> bool:
 def _table_document(slot: str, table: Table, known: KnownDevice, now: float) -> dict[str, object]:
     around = Surroundings(now, known.names, known.live)
     found = closest(known.device, slot, known.baseline, around)
-    seen = None if known.live is None else known.live.active if slot == ACTIVE else known.live.inactive
-    configuration = configuration_of(table, seen, known.names)
-    wrong = _differing(table, configuration, found)
-    rows = [*_identity_rows(table, configuration, found), *_target_rows(configuration, found, wrong)]
+    configuration = _configuration(slot, table, known)
+    rows = list(_identity_rows(table, configuration, found))
+    beside = _approved_beside(slot, found, known, around)
+    if beside is None:
+        rows += _target_rows(configuration, found, _differing(table, configuration, found))
+    else:
+        rows += _rows_beside(configuration, beside)
     told = rows if len(rows) <= MAX_ROWS else _most_important(rows)
     return {
         "slot": slot,
@@ -131,9 +137,30 @@ def _table_document(slot: str, table: Table, known: KnownDevice, now: float) -> 
         "approved": found.approved,
         "baseline": "" if found.entry is None else found.entry.origin,
         "others": found.others,
+        "compared_with": "baseline" if beside is None else _OTHER[slot],
         "rows": [row.document() for row in told],
         "rows_left_out": len(rows) - len(told),
     }
+
+
+def _configuration(slot: str, table: Table, known: KnownDevice) -> Configuration:
+    seen = None if known.live is None else known.live.active if slot == ACTIVE else known.live.inactive
+    return configuration_of(table, seen, known.names)
+
+
+def _approved_beside(
+    slot: str, found: Closest, known: KnownDevice, around: Surroundings
+) -> Configuration | None:
+    """The table of the other slot, if that is an approved one and the entry alone cannot say what differs."""
+    other = _OTHER[slot]
+    table = known.device.active if other == ACTIVE else known.device.inactive
+    if found.approved is not False or found.named is not False or table is None:
+        return None
+    if found.entry is None or found.entry.rules:
+        return None
+    if closest(known.device, other, known.baseline, around).approved is not True:
+        return None
+    return _configuration(other, table, known)
 
 
 def _most_important(rows: Sequence[Row]) -> list[Row]:
@@ -204,6 +231,22 @@ def _target_rows(configuration: Configuration, found: Closest, wrong: _Wrong) ->
             yield from map(_absent, others.values())
 
 
+def _rows_beside(configuration: Configuration, approved: Configuration) -> Iterator[Row]:
+    """Each target beside the approved one in its place."""
+    others = {target.index: target for target in approved.targets}
+    for target in configuration.targets:
+        other = others.pop(target.index, None)
+        wanted, actual = {} if other is None else dict(_attributes(other)), dict(_attributes(target))
+        for attribute in dict.fromkeys((*actual, *wanted)):
+            if attribute != "target_name":  # that is its type
+                pair = wanted.get(attribute), actual.get(attribute)
+                moves = attribute == "target_version" or is_volatile(target.type, attribute)
+                differs = not moves and (pair[0] or ABSENT) != (pair[1] or ABSENT)
+                yield Row(target.index, attribute, *pair, differs)
+    for other in others.values():
+        yield Row(other.index, "type", other.type or UNTOLD_TYPE, None, differs=True)
+
+
 def _absent(difference: Difference) -> Row:
     return Row(difference.target, difference.attribute, difference.expected, None, differs=True)
 
@@ -217,7 +260,7 @@ def _row(target: int, attribute: str, wanted: str | None, actual: str, differenc
 
 def _attributes(target: ConfiguredTarget) -> Iterator[tuple[str, str]]:
     """As measured, behind the place; a device below by its name, with its number."""
-    yield "type", target.type or "opaque"
+    yield "type", target.type or UNTOLD_TYPE
     yield "begin", str(target.begin_sectors)
     yield "length", str(target.length_sectors)
     for attribute in target.attributes:

@@ -10,7 +10,7 @@ import pytest
 from dmimad.core import detail
 from dmimad.core.baseline import Baseline, parse_baseline
 from dmimad.core.status import Surroundings
-from tests.core.kernel import linear, linears, opaque
+from tests.core.kernel import Target, linear, linears, opaque
 from tests.core.monitored import BAD, GOOD, OTHER, Host, approved, label, listed
 
 ZEROES = "config:" + "0" * 64
@@ -160,6 +160,56 @@ class TestHashesAndFingerprints:
         assert "start is 8, not 0" in alert["message"]
         (table,) = document(running(parse_baseline(text, "b.toml"), GOOD))["tables"]
         assert (table["approved"], table["baseline"]) == (True, "b.toml:8")
+
+
+class TestBesideTheOtherSlot:
+    """A hash says nothing of what is in the table; that of an approved one beside it does."""
+
+    def staged(self, *tables: tuple[Any, ...]) -> dict[str, Any]:
+        active, inactive = document(running(approved(a=(tables[0],)), *tables))["tables"]
+        assert (active["approved"], active["compared_with"]) == (True, "baseline")
+        assert all(row["approved"] is None for row in active["rows"] if row["target"] is not None)
+        assert (inactive["approved"], inactive["compared_with"]) == (False, "active")
+        return dict(inactive)
+
+    def test_what_differs(self) -> None:
+        assert [row for row in rows(self.staged(GOOD, BAD)) if row[0] is not None] == [
+            (0, "type", "linear", "linear", False),
+            (0, "begin", "0", "0", False),
+            (0, "length", "8", "8", False),
+            (0, "target_version", "1.4.0", "1.4.0", False),
+            (0, "device_name", "1:0", "1:0", False),
+            (0, "start", "0", "8", True),
+        ]
+
+    def test_targets_and_attributes_of_one_alone(self) -> None:
+        two = (linear(0), Target(8, b"target_name=x,target_version=1.0.0,a=1,b=n;"))
+        other = Target(8, b"target_name=verity,target_version=2.0.0,hash_failed=C,c=n;")
+        found = rows(self.staged(two, (other, opaque(), linear(16))))
+        assert [row for row in found if row[0] is not None and row[-1]] == [
+            (0, "type", "linear", "verity", True),
+            (0, "device_name", "1:0", None, True),
+            (0, "start", "0", None, True),
+            (1, "type", "x", "opaque", True),
+            (1, "a", "1", None, True),
+            (2, "type", None, "linear", True),
+            (2, "begin", None, "16", True),
+            (2, "length", None, "8", True),
+            (2, "device_name", None, "1:0", True),
+            (2, "start", None, "16", True),
+        ]
+        assert (0, "hash_failed", None, "C", False) in found
+        (*_, last) = rows(self.staged(two, (linear(0),)))
+        assert last == (1, "type", "x", None, True)
+
+    def test_an_entry_with_rules_says_it_itself(self) -> None:
+        baseline = rule(f'hashes = ["{label("a", GOOD)}"]', '[[device.target]]\ntype = "linear"\nstart = 0')
+        inactive = document(running(baseline, GOOD, BAD))["tables"][1]
+        assert (inactive["approved"], inactive["compared_with"]) == (False, "baseline")
+
+    def test_one_that_is_not_approved_itself(self) -> None:
+        tables = document(running(approved(a=(OTHER,)), GOOD, BAD))["tables"]
+        assert [each["compared_with"] for each in tables] == ["baseline", "baseline"]
 
 
 class TestRules:

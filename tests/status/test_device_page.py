@@ -122,6 +122,14 @@ def test_one_of_which_little_is_known() -> None:
         ({"others": 1}, "active table: NOT approved by b:1 or 1 other entry (both)"),
         ({"others": 2}, "active table: NOT approved by b:1 or 2 other entries (both)"),
         ({"slot": "inactive"}, "staged table: NOT approved by b:1"),
+        (
+            {"slot": "inactive", "compared_with": "active"},
+            "staged table: NOT approved by b:1, beside the active one, which is",
+        ),
+        (
+            {"compared_with": "inactive"},
+            "active table: NOT approved by b:1, beside the staged one, which is (both)",
+        ),
     ],
 )
 def test_how_a_table_is_judged(changed: dict[str, object], told: str) -> None:
