@@ -28,6 +28,7 @@ from tests.status.documents import (
     document,
 )
 
+ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"
 UPDATE = "DMIMAD_UPDATE_GOLDEN"
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
@@ -112,6 +113,28 @@ def test_the_page_is_as_it_was_looked_at(name: str, made: Mapping[str, object], 
     if os.environ.get(UPDATE):
         file.write_text(text, "utf-8")
     assert text == file.read_text("utf-8"), f"if this is right: {UPDATE}=1, and look at the difference"
+
+
+@pytest.mark.usefixtures("utc")
+def test_the_page_of_the_documentation() -> None:
+    drift = {**DRIFT["active"], "hash": "sha256:6671ae70a7", "targets": [{"type": "linear"}]}
+    linear = {**DRIFT["active"], "targets": [{"type": "linear"}]}
+    staged = {**linear, "hash": "sha256:98e1d47fb0", "provenance": "measured"}
+    root_since = {"verdict": at(237 - 2 * 86400), "active": None, "inactive": at(232)}
+    made = document(
+        time=at(237),
+        version="0.1.0",
+        list={"source_up": True, "position": 612, "last_read": at(237), "problem": "", "gap": False},
+        firing={"critical": 1, "warning": 0, "info": 0},
+        devices=[
+            device(active=drift, verdict="drift", since={"verdict": at(57)}),
+            device("253:0", "vg0-root", active=linear, inactive=staged, since=root_since),
+        ],
+        alerts=[alert(since=at(57))],
+    )
+    page_text = (ROOT / "docs" / "status.md").read_text("utf-8")
+    sample = page_text.partition("    $ dmimad status\n")[2].partition("\nWhat is wrong")[0]
+    assert [line.removeprefix("    ") for line in sample.splitlines()] == shown(made)
 
 
 @pytest.mark.parametrize(
