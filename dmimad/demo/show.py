@@ -167,7 +167,8 @@ class Show:
         """Go on until a signal comes; what arrives is shown."""
         screen = self._screen
         screen.heading("Still running, until Ctrl-C")
-        screen.say("Look at the metrics, and at everything that was published:")
+        screen.say("Look at the page in a browser, at the metrics, and at everything that was published:")
+        screen.command(self._daemon.page_url)
         screen.command(f"curl {self._daemon.metrics_url}")
         screen.command(f"mosquitto_sub -V mqttv311 -h {ADDRESS} -p {port} -t 'dmimad/v1/#' -v")
         screen.say("Change the baseline, and see here what follows; the daemon's log tells if it is refused:")

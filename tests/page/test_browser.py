@@ -120,6 +120,20 @@ class TestLooks:
                 assert await visit.page.evaluate(_OUTSIDE) == []
             assert visit.hosts() == {"127.0.0.1"}
 
+    @pytest.mark.parametrize("path", ["", "device/253:5"])
+    async def test_on_paper(self, browser: Browser, path: str) -> None:
+        """Dark on light, whatever the screen is like."""
+        async with (
+            serving(ordinary()) as server,
+            visiting(browser, server.url + path, dark=True) as visit,
+        ):
+            await visit.live()
+            await visit.page.emulate_media(media="print")
+            assert await visit.page.evaluate("getComputedStyle(document.body).backgroundColor") == (
+                "rgb(255, 255, 255)"
+            )
+            assert await problems(visit) == []
+
     async def test_names_are_read_as_they_are(self, browser: Browser) -> None:
         async with serving(hostile()) as server, visiting(browser, server.url) as visit:
             names = {
