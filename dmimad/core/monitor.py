@@ -53,6 +53,9 @@ from dmimad.core.status import Known, Surroundings, status_document
 from dmimad.core.supervision import OF_BASELINE, OF_STATE, Supervision
 from dmimad.core.tracker import Step, Tracker
 
+#: Changes of the history that wait to be stored; of more, all that there is replaces what was stored.
+MAX_PENDING = 50_000
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -751,16 +754,27 @@ class Monitor:
             alerts[key] = None if alert is None else alert_to_document(alert)
         alerts.update(self._delivery.take_changed())
         facts = list(() if previous is None else previous.facts) + self._tracker.knowledge.take_facts()
-        history: dict[str, Document | None] = {} if previous is None else dict(previous.history)
-        history |= {**self._history.take_changed(), **self._recent.take_changed()}
+        history = self._history_changes({} if previous is None else previous.history)
         fresh = self._fresh or (previous is not None and previous.fresh)
         anew = self._anew or (previous is not None and previous.anew)
         self._fresh = self._anew = False
+        if anew:
+            history = {key: document for key, document in history.items() if document is not None}
         messages = tuple(self._messages)
         self._pending = Commit(
             self._checkpoint(), devices, alerts, facts, messages, fresh, history=history, anew=anew
         )
         return self._pending
+
+    def _history_changes(self, pending: Mapping[str, Document | None]) -> dict[str, Document | None]:
+        """What there is to store of both, with what could not be stored yet."""
+        history = {**pending, **self._history.take_changed(), **self._recent.take_changed()}
+        if len(history) > MAX_PENDING:  # most of it is what was forgotten again meanwhile
+            self._history.store_all()
+            self._recent.store_all()
+            history = {**self._history.take_changed(), **self._recent.take_changed()}
+            self._anew = True
+        return history
 
     @property
     def up_to_date(self) -> bool:

@@ -88,6 +88,14 @@ def test_there_is_no_such_device() -> None:
     assert running(None, GOOD).monitor.detail("254:9", 1.0) is None
 
 
+def test_a_device_is_found_by_name_and_by_number() -> None:
+    host = running(None, GOOD, name=b"a\xff")
+    host.kernel.create(b"254:0", GOOD)
+    host.look(200.0)
+    found = [host.monitor.key_of(name) for name in ("a\\xff", "254:0", "254:1", "b", "")]
+    assert found == ["254:0", "254:0", "254:1", None, None]
+
+
 def test_without_a_baseline_nothing_is_approved_and_nothing_differs() -> None:
     host = running(None, GOOD)
     (table,) = document(host)["tables"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from dmimad.core import history
+from dmimad.core import history, monitor
 from dmimad.core.baseline import Baseline
 from dmimad.core.change import JUDGED, Cause, Change, Description, described
 from dmimad.core.device import Device
@@ -455,6 +455,38 @@ class TestWhatIsStored:
         host.monitor.committed()
         host.feed(22.0)
         assert host.monitor.commit().history == {}
+
+    def test_while_nothing_can_be_stored_no_more_is_kept_than_there_is(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(history, "MAX_CHANGES", 6)
+        monkeypatch.setattr(monitor, "MAX_PENDING", 20)
+        host = Host(listed('name = "b"'))
+        host.kernel.create(b"a", GOOD)
+        host.look(1.0)
+        stored = dict(host.disk.history)
+        for number in range(1, 40):
+            host.kernel.load(b"a", (linear(8 * number),))
+            host.feed(float(number))
+            commit = host.monitor.commit()
+            assert len(commit.history) <= 20
+        assert (commit.anew, len(commit.history)) == (True, 7)
+        assert None not in commit.history.values()
+        disk = Disk()
+        disk.history = stored
+        disk.store(commit)
+        host.monitor.committed()
+        assert len(disk.history) == 7
+        now, host.disk = items(host), disk
+        host.restart()
+        assert items(host) == now
+        host.kernel.clear(b"a")
+        host.feed(50.0)
+        again = host.monitor.commit()
+        assert (again.anew, [key for key in sorted(again.history) if key.startswith("change|")]) == (
+            False,
+            ["change|0000000000000038", "change|0000000000000043"],
+        )
 
     def test_what_is_forgotten_is_forgotten_there_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(history, "MAX_CHANGES", 4)
