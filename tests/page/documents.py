@@ -210,6 +210,7 @@ def detail(name: str = "image-ro", **members: object) -> Document:
                 "approved": False,
                 "baseline": "/etc/dmimad/baseline.d/host.toml:12",
                 "others": 0,
+                "compared_with": "baseline",
                 "rows": [
                     row("fingerprint", FINGERPRINT, "config:a2b7" + "3" * 60, None),
                     row("type", "verity", "linear"),
