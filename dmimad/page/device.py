@@ -57,13 +57,12 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A table beside what is approved; `others`: approved states that it differs from even more."""
+    """A table beside what is approved; `source` says where that is from."""
 
     slot: str
     level: Level
     words: str
-    baseline: str
-    others: int
+    source: str
     rows: Sequence[Document]
     rows_left_out: int
 
@@ -163,8 +162,20 @@ def _comparison(table: Document) -> Comparison:
         SLOTS.get(str(table.get("slot")), ""),
         level,
         words,
-        str(table.get("baseline") or ""),
-        count_of(table.get("others")),
+        _source(table),
         rows,
         count_of(table.get("rows_left_out")),
     )
+
+
+def _source(table: Document) -> str:
+    """Which baseline entry speaks for it, and what it is compared with; "" for none."""
+    entry, others = table.get("baseline"), count_of(table.get("others"))
+    if not entry:
+        return ""
+    approved = table.get("approved") is True
+    told = f"{'Approved by' if approved else 'Closest baseline entry:'} {entry}"
+    if others:
+        told += f"; {counted(others, 'other entry speaks', 'other entries speak')} for this device too"
+    beside = SLOTS.get(str(table.get("compared_with")))
+    return f"{told}. Compared with the {beside.lower()} table, which is approved." if beside else told

@@ -160,7 +160,8 @@ def banner(status: Document) -> Banner:
 
 def _blind(status: Document) -> bool:
     seen = table_in(status, "list")
-    return bool(seen.get("problem")) or not seen.get("source_up") or status.get("pcr_verified") is False
+    unseen = bool(seen.get("problem") or seen.get("gap")) or not seen.get("source_up")
+    return unseen or status.get("pcr_verified") is False
 
 
 def _problems(status: Document) -> Iterator[str]:
@@ -168,12 +169,20 @@ def _problems(status: Document) -> Iterator[str]:
     seen = table_in(status, "list")
     if seen.get("problem") or not seen.get("source_up"):
         yield "the list cannot be read"
+    elif seen.get("gap"):
+        yield "records of the list may be lost"
     if status.get("pcr_verified") is False:
         yield "PCR 10 does not agree with the list"
     if table_in(table_in(status, "witnesses"), "live").get("up") is False:
         yield "the live tables cannot be seen"
     if table_in(status, "store").get("problem"):
         yield "nothing can be stored"
+    if status.get("mqtt_problem"):
+        yield "something is wrong at the broker"
+    elif status.get("mqtt_connected") is False:
+        yield "the broker cannot be reached"
+    if list_in(status, "refused"):
+        yield "not everything that is set is in force"
 
 
 def _census(verdicts: Sequence[object], status: Document) -> str:

@@ -48,6 +48,20 @@ ODD = device("odd", "253:3", "unexpected")
             "The live tables cannot be seen, nothing can be stored",
             "",
         ),
+        (
+            status([GOOD], list={"source_up": True, "gap": True}),
+            Level.BAD,
+            "Records of the list may be lost",
+            "(!) ",
+        ),
+        (status([GOOD], mqtt_connected=False), Level.ATTENTION, "The broker cannot be reached", ""),
+        (status([GOOD], mqtt_connected=None), Level.GOOD, "As approved", ""),
+        (
+            status([GOOD], mqtt_problem="x", refused=[{"what": "page"}]),
+            Level.ATTENTION,
+            "Something is wrong at the broker, not everything that is set is in force",
+            "",
+        ),
     ],
 )
 def test_the_verdict(document: dict[str, Any], level: Level, words: str, mark: str) -> None:
