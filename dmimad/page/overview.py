@@ -138,11 +138,9 @@ def banner(status: Document) -> Banner:
     firing = table_in(status, "firing")
     serious = sum(count_of(firing.get(severity)) for severity in ("critical", "warning"))
     drift = verdicts.count("drift")
-    problems = list(_problems(status))
-    if serious:
-        problems.insert(0, counted(serious, "alert fires", "alerts fire"))
-    if drift:
-        problems.append(counted(drift, "device is in drift", "devices are in drift"))
+    problems = [counted(serious, "alert fires", "alerts fire")] if serious else []
+    problems += [counted(drift, "device is in drift", "devices are in drift")] if drift else []
+    problems += _problems(status)
     bad = bool(drift or count_of(firing.get("critical")) or _blind(status))
     level = Level.BAD if bad else Level.ATTENTION
     odd = [verdict for verdict in verdicts if verdict != "approved"]

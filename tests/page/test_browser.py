@@ -183,7 +183,9 @@ class TestLooks:
 class TestWithoutScript:
     async def test_everything_is_there(self, browser: Browser) -> None:
         async with serving(ordinary()) as server, visiting(browser, server.url, script=False) as visit:
-            assert await visit.text("#verdict") == "2 alerts fire, 1 device is in drift"
+            assert await visit.text("#verdict") == (
+                "2 alerts fire, 1 device is in drift, not everything that is set is in force"
+            )
             assert "image-ro 253:5" in await visit.text(".devices tbody tr:first-child")
             assert "2026-11-30 03:12:09 UTC" in await visit.text(".devices tbody tr:first-child")
             again = visit.page.locator('meta[http-equiv="refresh"]')
