@@ -198,7 +198,9 @@ class Storing:
         """The journal tells what subscribers are told, also while there is no broker."""
         event = json.loads(message.payload)
         alert = event["data"]
-        tell = {"info": self._log.info, "warning": self._log.warning}.get(alert["severity"], self._log.error)
+        # That it is over is no problem: who looks for warnings is not to find two for each.
+        urgency = alert["severity"] if alert["status"] == "firing" else "info"
+        tell = {"info": self._log.info, "warning": self._log.warning}.get(urgency, self._log.error)
         keys = ("code", "severity", "status", "message", "expected", "actual")
         told = {key: alert[key] for key in keys if alert[key]}
         if alert["device"]["name"]:

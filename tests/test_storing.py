@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
 from dmimad import storing
 from dmimad.adapters.store import DATABASE_NAME, Store
@@ -83,6 +84,24 @@ def test_damaged_while_it_is_used(kept: Storing, directory: Path) -> None:
     assert checkpoint is not None
     assert checkpoint["tracker"]["complete"] is False  # type: ignore[index]  # the facts could not be read
     again.close()
+
+
+def test_that_it_is_over_is_no_warning_in_the_log(directory: Path) -> None:
+    host = drifted()
+    with capture_logs() as logs:
+        kept = Storing(directory, lambda: None, structlog.get_logger())
+        kept.commit(host.monitor, NOTHING_KNOWN, 100.0)
+        host.kernel.remove(b"d")
+        host.feed(101.0)
+        kept.commit(host.monitor, NOTHING_KNOWN, 101.0)
+        kept.close()
+    alerts = [each for each in logs if each["event"] == "alert"]
+    assert {(each["severity"], each["status"], each["log_level"]) for each in alerts} == {
+        ("critical", "firing", "error"),
+        ("warning", "firing", "warning"),
+        ("critical", "resolved", "info"),
+        ("warning", "resolved", "info"),
+    }
 
 
 def test_what_is_kept_is_bounded(kept: Storing, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
