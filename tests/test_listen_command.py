@@ -8,8 +8,11 @@ import json
 import os
 import pty
 import signal
+import struct
 import sys
+import termios
 from collections.abc import AsyncIterator, Callable, Iterator
+from fcntl import ioctl
 from pathlib import Path
 from typing import Any
 
@@ -381,6 +384,30 @@ class TestText:
         assert "    and 936 more differences" in lines
         assert len(lines) == 69
 
+    @pytest.mark.parametrize("columns", [40, 60, 80, 200])
+    def test_on_a_terminal_lines_are_as_wide_as_it_at_most(self, columns: int) -> None:
+        message = alert(1)
+        [event] = Watch(0.0).receive(message.topic, message.payload, False, 0.0)
+        whole = text_block(event, SEEN, colour=False).rstrip("\n").split("\n")
+        assert max(map(len, whole)) > 80
+        lines = text_block(event, SEEN, colour=False, width=columns).rstrip("\n").split("\n")
+        assert max(map(len, lines)) <= columns
+        assert "".join(lines).replace(" ", "") == "".join(whole).replace(" ", "")
+        assert [line for line in whole if len(line) <= columns] == [line for line in lines if line in whole]
+        after = lines[lines.index("    expected") + 1] if columns < 200 else " " * 8
+        assert after.startswith(" " * 8)
+
+    def test_a_forgery_on_a_narrow_terminal(self) -> None:
+        [event] = Watch(0.0).receive("dmimad/v1/web-2/alert/critical", alert(1).payload, False, 0.0)
+        lines = text_block(event, SEEN, colour=False, width=40).rstrip("\n").split("\n")
+        assert len(lines) > 3
+        assert all(line.startswith("!!! ") and line.endswith(" !!!") and len(line) <= 40 for line in lines)
+
+    def test_wrapped_on_a_terminal_only(self, broker: Broker) -> None:
+        written = asyncio.run(on_a_terminal(broker, {"NO_COLOR": "1"}))
+        assert max(map(len, written.splitlines())) <= 80
+        assert "    expected\r\n        sha256:" in written
+
     def test_colours_are_for_terminals(self, broker: Broker) -> None:
         for variables, coloured in (({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)):
             written = asyncio.run(on_a_terminal(broker, variables))
@@ -391,6 +418,7 @@ class TestText:
 async def on_a_terminal(broker: Broker, variables: dict[str, str]) -> str:
     """What is written there of one alert."""
     ours, theirs = pty.openpty()
+    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     kept = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
     try:
         process = await asyncio.create_subprocess_exec(

@@ -12,7 +12,7 @@ import datetime
 import json
 from collections.abc import Iterator, Mapping
 
-from dmimad.commands.plain_text import SEVERITY_COLOURS, plain
+from dmimad.commands.plain_text import SEVERITY_COLOURS, columns_of, plain, wrapped
 from dmimad.core.alert import Status
 from dmimad.subscriber import (
     Alert,
@@ -31,6 +31,9 @@ MAX_DIFFERENCES = 64
 MAX_NAMES = 20
 _MAX_SECONDS = 1e10
 _BANNER = "!!!"
+_INDENT = 4
+_LEAST_WIDTH = 20
+"""On a terminal that is narrower yet, lines are this wide."""
 _GOOD, _BAD, _ALARM, _DIM = "32", "1;31", "1;97;41", "2"
 
 
@@ -39,19 +42,31 @@ def json_line(event: Event, seen: float) -> str:
     return json.dumps({**document(event), "seen": moment(seen)}) + "\n"
 
 
-def text_block(event: Event, seen: float, *, colour: bool) -> str:
-    """Lines for people; `seen` is when, in Unix seconds."""
+def text_block(event: Event, seen: float, *, colour: bool, width: int | None = None) -> str:
+    """Lines for people; `seen` is when, in Unix seconds.  Those longer than `width` are wrapped."""
     if isinstance(event, Alert):
         head, style = _head(event)
-        lines = [_paint(head, style, colour), *(f"    {line}" for line in _body(event))]
-        if event.signature.trust is not Trust.VALID:
-            lines[-1] = _paint(lines[-1], "33", colour)
+        lines = [_paint(line, style, colour) for line in _folded(head, width, 0)]
+        *body, signature = _body(event)
+        lines += [line for text in body for line in _folded(text, width, _INDENT)]
+        trusted = event.signature.trust is Trust.VALID
+        lines += [_paint(line, "33", colour and not trusted) for line in _folded(signature, width, _INDENT)]
         return "\n".join(lines) + "\n\n"
     if isinstance(event, InvalidAlert):
-        return "\n".join(_paint(line, _ALARM, colour) for line in _invalid(event, seen)) + "\n\n"
+        room = None if width is None else width - 2 * len(f"{_BANNER} ")
+        texts = [line for text in _invalid(event, seen) for line in _folded(text, room, 0, more=0)]
+        return "\n".join(_paint(f"{_BANNER} {text} {_BANNER}", _ALARM, colour) for text in texts) + "\n\n"
     word, text, style = _other(event)
-    line = f"{moment(seen)}  {word:<9}  {plain(text)}"
-    return _paint(line, style, colour) + "\n\n"
+    lines = _folded(f"{moment(seen)}  {word:<9}  {plain(text)}", width, 0)
+    return "\n".join(_paint(line, style, colour) for line in lines) + "\n\n"
+
+
+def _folded(text: str, width: int | None, indent: int, *, more: int = _INDENT) -> list[str]:
+    """A text, indented; if it is too wide, as several lines, all but the first indented by `more`."""
+    if width is None or indent + columns_of(text) <= width:
+        return [" " * indent + text]
+    first, *rest = wrapped(text, max(width, _LEAST_WIDTH) - indent - more)
+    return [" " * indent + first, *(" " * (indent + more) + line for line in rest)]
 
 
 def moment(seconds: float) -> str:
@@ -168,12 +183,12 @@ def _evidence(alert: Alert) -> str:
 
 def _invalid(event: InvalidAlert, seen: float) -> Iterator[str]:
     claimed = event.claimed
-    yield f"{_BANNER} {moment(seen)}  {plain(event.host)}  INVALID: DO NOT TRUST THIS ALERT {_BANNER}"
-    yield f"{_BANNER} {plain(event.reason)} {_BANNER}"
+    yield f"{moment(seen)}  {plain(event.host)}  INVALID: DO NOT TRUST THIS ALERT"
+    yield plain(event.reason)
     says = (
         f"{claimed.severity.value} {claimed.code} {claimed.device} {claimed.status.value}: {claimed.message}"
     )
-    yield f"{_BANNER} it says: {plain(says)} {_BANNER}"
+    yield f"it says: {plain(says)}"
 
 
 def _other(event: Event) -> tuple[str, str, str]:

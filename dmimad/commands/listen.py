@@ -23,7 +23,7 @@ from typing import TypeVar
 
 from dmimad.commands.alert_text import json_line, text_block
 from dmimad.commands.errors import UsageError
-from dmimad.commands.plain_text import coloured, plain
+from dmimad.commands.plain_text import coloured, plain, terminal_columns
 from dmimad.core.errors import AdapterError
 from dmimad.core.finding import Severity
 from dmimad.core.transport import TLS_MODES, sends_password_in_clear
@@ -227,8 +227,11 @@ class _Listener:
         if isinstance(event, Alert) and _ORDER.index(event.severity) < _ORDER.index(self.least):
             return
         seen = time.time()
-        line = json_line(event, seen) if self.json else text_block(event, seen, colour=self.colour)
-        sys.stdout.write(line)
+        if self.json:
+            text = json_line(event, seen)
+        else:
+            text = text_block(event, seen, colour=self.colour, width=terminal_columns(sys.stdout))
+        sys.stdout.write(text)
         sys.stdout.flush()
         if self.count is not None and isinstance(event, _MESSAGES):
             self.count -= 1

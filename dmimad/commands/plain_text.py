@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
+import re
 import unicodedata
 from typing import TextIO
 
@@ -18,6 +19,7 @@ _EMOJI_STYLE = "\ufe0f"
 """Takes no column, but some terminals make the character before it wider."""
 SEVERITY_COLOURS = {"critical": "1;31", "warning": "1;35", "info": "36"}
 """Of the sixteen, those that can be read on black and on white; SGR parameters."""
+_WORDS = re.compile(r"(\s*)(\S+)")
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -72,10 +74,13 @@ def cut_within(text: str, width: int, ellipsis: str = "…") -> str:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Lines at most so wide, broken between words where that can be; at least one."""
+    """Lines at most so wide, broken between words where that can be; at least one.
+
+    Within a line as many spaces are between two words as there were.
+    """
     lines = [""]
-    for word in text.split():
-        joined = f"{lines[-1]} {word}" if lines[-1] else word
+    for gap, word in _WORDS.findall(text):
+        joined = f"{lines[-1]}{gap}{word}" if lines[-1] else word
         if columns_of(joined) <= width:
             lines[-1] = joined
             continue
@@ -155,6 +160,14 @@ def coloured(out: TextIO, when: str = "auto") -> bool:
     if os.environ.get("CLICOLOR_FORCE", "0") not in ("", "0"):
         return True
     return out.isatty() and moves_the_cursor()
+
+
+def terminal_columns(out: TextIO) -> int | None:
+    """How wide the terminal is now; None where there is none, or it does not say."""
+    try:
+        return os.get_terminal_size(out.fileno()).columns or None
+    except (OSError, ValueError):
+        return None
 
 
 def moves_the_cursor() -> bool:
