@@ -109,6 +109,7 @@ class PageServer:
             self._answer,
             not_accepting=lambda problem: self._log.warning("page_not_accepting", problem=problem),
             tls=tls,
+            headers=HEADERS,
         )
 
     @property
@@ -140,9 +141,7 @@ class PageServer:
     async def _answer(self, request: Request) -> Response:
         response = await self._response(request)
         date = ("Date", formatdate(self._wall_clock(), usegmt=True))
-        return Response(
-            response.status, response.body, response.content_type, (*HEADERS, date, *response.headers)
-        )
+        return Response(response.status, response.body, response.content_type, (date, *response.headers))
 
     async def _response(self, request: Request) -> Response:
         if self._checks_host and not is_own_host(request.headers.get("host", ""), self._address):

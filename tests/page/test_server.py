@@ -9,6 +9,7 @@ import json
 import re
 import ssl
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -134,6 +135,31 @@ class TestHeaders:
         assert not {
             name for name in found.headers if name.startswith(("Set-Cookie", "Access-Control", "Server"))
         }
+
+    @pytest.mark.parametrize(
+        ("request_", "status"),
+        [
+            (b"GET /\r\n\r\n", b"400 Bad Request"),
+            (b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n", b"400 Bad Request"),
+            (b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", b"421 Misdirected Request"),
+            (b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"405 Method Not Allowed"),
+            (
+                b"GET / HTTP/1.1\r\nHost: localhost\r\nCookie: " + b"x" * 9000 + b"\r\n\r\n",
+                b"431 Request Header Fields Too Large",
+            ),
+        ],
+    )
+    async def test_so_has_what_refuses(self, known: Knowledge, request_: bytes, status: bytes) -> None:
+        async with serving(known) as server, asyncio.timeout(DEADLINE_SECONDS):
+            found = urlsplit(server.url)
+            reader, writer = await asyncio.open_connection(found.hostname, found.port)
+            writer.write(request_)
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            writer.transport.abort()
+        assert head.startswith(b"HTTP/1.1 " + status + b"\r\n")
+        for name, value in HEADERS:
+            assert f"\r\n{name}: {value}\r\n".encode() in head
+        assert body.endswith(b"\n")
 
     async def test_the_policy_allows_nothing_inline_and_nothing_from_elsewhere(
         self, known: Knowledge

@@ -16,7 +16,7 @@ import errno
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dmimad.core.errors import AdapterError
 
@@ -50,6 +50,9 @@ class Response:
 
 
 BAD_REQUEST = Response("400 Bad Request", b"only HTTP/1.x\n")
+TOO_LARGE = Response(
+    "431 Request Header Fields Too Large", b"the request is too long; too many cookies, perhaps\n"
+)
 NOT_ALLOWED = Response("405 Method Not Allowed", b"only GET and HEAD\n", headers=(("Allow", "GET, HEAD"),))
 
 
@@ -69,6 +72,7 @@ class HttpServer:
         answer: called in the event loop; several at once.
         not_accepting: told why no connection can be accepted.
         tls: for new connections, None for plain text; may be set again at any time.
+        headers: of each answer, also to what is no request.
     """
 
     def __init__(
@@ -78,8 +82,10 @@ class HttpServer:
         *,
         not_accepting: Callable[[str], None],
         tls: ssl.SSLContext | None = None,
+        headers: tuple[tuple[str, str], ...] = (),
     ) -> None:
         self.tls = tls
+        self._headers = headers
         self._place = place
         self._port = place.port
         self._answer = answer
@@ -137,13 +143,16 @@ class HttpServer:
             async with asyncio.timeout(REQUEST_SECONDS):
                 reader, writer = await self._opened(sock)
                 transport = writer.transport
-                request = _parsed(await reader.readuntil(b"\r\n\r\n"))
-                response = BAD_REQUEST if request is None else await self._answer(request)
-                await _send(writer, response, head_only=request is not None and request.method == "HEAD")
+                request = await _request(reader)
+                response = await self._answer(request) if isinstance(request, Request) else request
+                response = replace(response, headers=(*self._headers, *response.headers))
+                await _send(
+                    writer, response, head_only=isinstance(request, Request) and request.method == "HEAD"
+                )
                 writer.close()
                 await writer.wait_closed()
-        except (OSError, EOFError, asyncio.LimitOverrunError):
-            pass  # the client went away, was too slow (TimeoutError), sent too much or no TLS: its loss
+        except (OSError, EOFError):
+            pass  # the client went away, was too slow (TimeoutError) or sent no TLS: its loss
         finally:
             if transport is None:
                 sock.close()
@@ -162,6 +171,15 @@ class HttpServer:
             ssl_handshake_timeout=None if self.tls is None else REQUEST_SECONDS,
         )
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
+async def _request(reader: asyncio.StreamReader) -> Request | Response:
+    """What is asked, or how that is refused."""
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.LimitOverrunError:
+        return TOO_LARGE
+    return _parsed(head) or BAD_REQUEST
 
 
 def _parsed(head: bytes) -> Request | None:
