@@ -6,7 +6,10 @@ import gzip
 import json
 import shutil
 import time
+import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.vm.systemd.broker import BROKER_NAME
 from tests.vm.systemd.host import (
@@ -24,6 +27,7 @@ from tests.vm.systemd.pages import Shell, commands_after
 
 PACKAGE = "/packages/dmimad.deb"
 DEVICE = "image-ro"
+PAGE = "http://127.0.0.1:9838"
 DEMO = "demo"
 """The device of docs/install.md."""
 DOCUMENTATION = Path("/usr/share/doc/dmimad/docs")
@@ -169,6 +173,32 @@ def drift_arrives_verified(host: Host) -> None:
     assert not wrong, json.dumps(wrong)
 
 
+def page_shows_it(host: Host) -> None:
+    """A browser on the host has the page: it tells the drift, and may load nothing from elsewhere."""
+    head, index = _fetched("/")
+    assert head["Content-Security-Policy"].startswith("default-src 'none'"), head
+    assert DEVICE in index, index
+    assert json.loads(_fetched("/status.json")[1])["host"] == HOST_ID
+    history = _history(host)
+    drifted = next(change for change in history if change["drift"])
+    assert (drifted["slot"], drifted["verdict"]) == ("active", "drift"), drifted
+    assert drifted["event"] == "device_resume", "the list is read before the kernel is asked"
+    assert drifted["record"] is not None
+    assert not drifted["late"], "the daemon was there when it happened"
+    assert history[-1]["provenance"] == "both", history[-1]
+
+
+def history_outlives_the_process(host: Host) -> None:
+    """After a restart the page has what had become of the device before."""
+    before, process = _history(host), host.pid()
+    host.run("systemctl", "restart", SERVICE, seconds=120)
+    assert host.pid() != process
+    host.settled()
+    after = _history(host)
+    assert after[: len(before)] == before
+    assert len(before) >= 2, "approved, then drift"
+
+
 def journal_has_fields(host: Host) -> None:
     """What happened can be asked for by field, not by words."""
     matches = ("DMIMAD_CODE=drift.active", f"DMIMAD_DEVICE={DEVICE}")
@@ -244,6 +274,21 @@ def handbook_shows_an_alert(host: Host) -> None:
     host.until(lambda: not _fires(host, "drift.active", DEMO), "the alert is over")
 
 
+def _fetched(target: str) -> tuple[Mapping[str, str], str]:
+    """Header and body of what the daemon's page is asked for."""
+    with urllib.request.urlopen(PAGE + target, timeout=60) as answer:
+        return answer.headers, answer.read().decode("utf-8")
+
+
+def _history(host: Host) -> list[dict[str, Any]]:
+    """What the page's document has of the device."""
+    status = host.status()
+    assert status is not None
+    (key,) = [device["key"] for device in status["devices"] if device["name"] == DEVICE]
+    history: list[dict[str, Any]] = json.loads(_fetched(f"/device/{key}.json")[1])["history"]
+    return history
+
+
 def _page(name: str) -> str:
     """A page of the installed documentation."""
     for path in DOCUMENTATION.glob(f"{name}*"):
@@ -283,9 +328,11 @@ CHECKS = (
     status_is_answered,
     live_tables_are_seen,
     drift_arrives_verified,
+    page_shows_it,
     journal_has_fields,
     private_key_is_nowhere_else,
     reload_keeps_the_process,
     wrong_settings_change_nothing,
     handbook_shows_an_alert,
+    history_outlives_the_process,
 )
