@@ -233,9 +233,9 @@ class TestBroker:
             await daemon.wait_for_metric("dmimad_mqtt_connected", 1)
             subscriber.lost()
             site.broker.restart()
+            await subscriber.resubscribed()  # what is sent before, nobody hears
             site.host.append(b"".join(records[half:]))
             await daemon.reload()
-            await subscriber.resubscribed()
             assert await gapless(subscriber, site.host, len(records)) > 4
             assert await site.refused() == []
 
