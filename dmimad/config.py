@@ -272,6 +272,17 @@ def in_clear(settings: Settings) -> list[str]:
     return found
 
 
+def page_hidden(settings: Settings) -> list[str]:
+    """That the page's port is that of the metrics, in one line; no reason not to watch the host."""
+    metrics, page = settings.metrics, settings.page
+    everywhere = {metrics.address, page.address} & {"0.0.0.0", "::"}
+    together = everywhere or metrics.address.lower() == page.address.lower()
+    if not (metrics.enabled and page.enabled and together and metrics.port == page.port != 0):
+        return []
+    what = f"page: its port {page.port} is that of the metrics, so it cannot be served"
+    return [f"{what}; choose another page.port"]
+
+
 # --- messages ---
 
 

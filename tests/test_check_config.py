@@ -104,6 +104,27 @@ def test_plain_text_to_others_is_warned_of(
     assert [line.split(":")[1] for line in told] == [" mqtt", " metrics"]
 
 
+@pytest.mark.parametrize(
+    ("metrics", "warned"),
+    [
+        ("port = 9838", True),
+        ('port = 9838\naddress = "0.0.0.0"', True),
+        ('port = 9838\naddress = "127.0.0.2"', False),
+        ("port = 9838\nenabled = false", False),
+        ("port = 9839", False),
+    ],
+)
+def test_a_page_and_metrics_of_one_port(
+    tmp_path: Path, authority: Authority, capsys: pytest.CaptureFixture[str], metrics: str, warned: bool
+) -> None:
+    assert main(["check-config", "--config", settings(tmp_path, metrics=metrics)]) == 0
+    told = (
+        "warning: page: its port 9838 is that of the metrics, so it cannot be served; "
+        "choose another page.port"
+    )
+    assert (told in capsys.readouterr().out.splitlines()) is warned
+
+
 def test_refusals(tmp_path: Path, authority: Authority, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = authority.sign("first"), authority.sign("second")
     password = tmp_path / "password"

@@ -11,7 +11,7 @@ from pathlib import Path
 from dmimad.adapters.control.server import user_ids
 from dmimad.baselines import Baselines, signing_key, trusted_keys
 from dmimad.broker_access import check_files, service_users
-from dmimad.config import DEFAULT_FILE, in_clear, load
+from dmimad.config import DEFAULT_FILE, in_clear, load, page_hidden
 
 SUMMARY = "check the settings and baseline files"
 
@@ -35,7 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
         f"alerts: {'not signed' if key is None else f'signed by {key.keyid}'}\n"
     )
     sys.stdout.writelines(f"{line}\n" for line in used.fine)
-    sys.stdout.writelines(f"warning: {line}\n" for line in [*in_clear(settings), *used.warnings])
+    warnings = [*in_clear(settings), *page_hidden(settings), *used.warnings]
+    sys.stdout.writelines(f"warning: {line}\n" for line in warnings)
     if not Path(settings.baseline.directory).exists():
         sys.stdout.write(f"warning: baseline.directory: there is no {settings.baseline.directory} yet\n")
     for name in user_ids(settings.control.users)[1]:
