@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from dmimad.commands.errors import UsageError
-from dmimad.commands.plain_text import one_line
 from dmimad.config import DEFAULT_FILE, load
 from dmimad.core.errors import SettingsError
+from dmimad.core.event import one_line
 from dmimad.settings import ControlSettings
 
 

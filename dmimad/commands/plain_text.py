@@ -13,6 +13,8 @@ import re
 import unicodedata
 from typing import TextIO
 
+from dmimad.core.event import one_line
+
 MAX_TEXT_CHARS = 1000
 """Of one text from outside."""
 _EMOJI_STYLE = "\ufe0f"
@@ -31,13 +33,6 @@ def plain(value: object) -> str:
     if len(text) > MAX_TEXT_CHARS:
         text = text[:MAX_TEXT_CHARS] + "…"
     return one_line(text)
-
-
-def one_line(text: str) -> str:
-    """A text of any length without what moves the cursor, ends the line or turns its direction."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def columns_of(text: str) -> int:

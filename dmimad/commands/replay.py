@@ -22,13 +22,12 @@ from typing import BinaryIO, TextIO
 from dmimad.adapters.baseline_files import read_baseline_file
 from dmimad.commands.banks import Banks, share_banks
 from dmimad.commands.errors import UsageError
-from dmimad.commands.plain_text import one_line
 from dmimad.core.backing import names_on_host, no_names
 from dmimad.core.baseline import Baseline
 from dmimad.core.device import Device, Dialect
 from dmimad.core.drift import Judgement, Surroundings, judge, missing, removed
 from dmimad.core.errors import AdapterError
-from dmimad.core.event import EventKind, printable
+from dmimad.core.event import EventKind, one_line, printable
 from dmimad.core.finding import Finding, Severity, make_finding
 from dmimad.core.measurement import BANK_OF_DIGEST_SIZE, Measurement
 from dmimad.core.reader import ListReader

@@ -218,6 +218,13 @@ def printable(text: bytes) -> str:
     return text.decode("utf-8", "backslashreplace")
 
 
+def one_line(text: str) -> str:
+    """A text of any length without what moves the cursor, ends the line or turns its direction."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 #: The records of one device carry the same metadata again and again.
 @lru_cache(maxsize=4096)
 def _metadata(text: bytes | None) -> Metadata | None:

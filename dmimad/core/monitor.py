@@ -35,7 +35,7 @@ from dmimad.core.commit import Commit, Message, Stored
 from dmimad.core.delivery import Delivery
 from dmimad.core.detail import KnownDevice, detail_document
 from dmimad.core.errors import MalformedError, ResumeError
-from dmimad.core.event import EventKind, printable
+from dmimad.core.event import EventKind, one_line, printable
 from dmimad.core.finding import Severity, make_finding
 from dmimad.core.fusion import Fusion
 from dmimad.core.history import History
@@ -719,9 +719,11 @@ class Monitor:
         return detail_document(known, "" if around is None else around.version, now)
 
     def key_of(self, device: str) -> str | None:
-        """The key of a device, by its name as it is printed, or by its key."""
+        """The key of a device, by its name, in full or as a terminal shows it, or by its key."""
         keys = {printable(each.name): each.key for each in self._tracker.devices}
-        return device if device in keys.values() else keys.get(device)
+        if device in keys.values():
+            return device
+        return keys.get(device) or {one_line(name): key for name, key in keys.items()}.get(device)
 
     def configurations(self) -> dict[str, object]:
         """The devices with all that is needed to judge them elsewhere, see `capture`."""

@@ -96,6 +96,15 @@ def test_a_device_is_found_by_name_and_by_number() -> None:
     assert found == ["254:0", "254:0", "254:1", None, None]
 
 
+def test_a_device_is_found_by_what_a_terminal_shows_of_its_name() -> None:
+    host = running(None, GOOD, name=b"a\x1b[2J\xe2\x80\xae")
+    host.kernel.create(b"b\x07", GOOD)
+    host.kernel.create(b"b\\x07", GOOD)
+    host.look(200.0)
+    found = [host.monitor.key_of(name) for name in ("a\\x1b[2J\\u202e", "a\x1b[2J\u202e", "b\\x07", "b\x07")]
+    assert found == ["254:0", "254:0", "254:2", "254:1"]
+
+
 def test_without_a_baseline_nothing_is_approved_and_nothing_differs() -> None:
     host = running(None, GOOD)
     (table,) = document(host)["tables"]

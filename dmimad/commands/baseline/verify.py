@@ -9,9 +9,9 @@ from pathlib import Path
 
 from dmimad.adapters.baseline_files import list_files, read_signed_file
 from dmimad.adapters.keys import PublicKeys
-from dmimad.commands.plain_text import one_line
 from dmimad.core.dsse import Verify
 from dmimad.core.errors import BaselineError
+from dmimad.core.event import one_line
 from dmimad.core.signed_baseline import verified_serial
 
 SUMMARY = "are baseline files signed by a trusted key?"
