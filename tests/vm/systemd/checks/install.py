@@ -180,8 +180,12 @@ def page_shows_it(host: Host) -> None:
     assert DEVICE in index, index
     assert json.loads(_fetched("/status.json")[1])["host"] == HOST_ID
     history = _history(host)
-    drifted = next(change for change in history if change["drift"])
-    assert (drifted["slot"], drifted["verdict"]) == ("active", "drift"), drifted
+    staged, drifted = (
+        next(change for change in history if change["slot"] == slot and change["drift"])
+        for slot in ("inactive", "active")
+    )
+    assert (staged["event"], drifted["verdict"]) == ("table_load", "drift")
+    assert drifted["hash"] == staged["hash"]
     assert drifted["event"] == "device_resume", "the list is read before the kernel is asked"
     assert drifted["record"] is not None
     assert not drifted["late"], "the daemon was there when it happened"
