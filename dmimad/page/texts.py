@@ -15,6 +15,7 @@ import itertools
 import unicodedata
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from operator import itemgetter
 
 from markupsafe import Markup, escape
 
@@ -23,6 +24,7 @@ MAX_CHARS = 1000
 #: Letters to Unicode, and nothing to the eye.
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 _MAX_ACCENTS, _MAX_REPEATED = 2, 3
+_FIRST, _SECOND = itemgetter(0), itemgetter(1)
 _BDI, _LTR, _END = Markup("<bdi>"), Markup('<bdi dir="ltr">'), Markup("</bdi>")
 _UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
@@ -41,17 +43,17 @@ def _visible(text: str) -> Markup:
     cut = text[:MAX_CHARS]
     if _is_ordinary(cut):  # nearly all of them, and it is a tenth of the time
         return escape(cut) + ("…" if len(text) > len(cut) else "")
-    pieces: list[Markup] = []
-    for escaped, run in itertools.groupby(_marked(cut), key=lambda each: each[0]):
-        letters = [letter for _, letter in run]
+    pieces: list[str] = []
+    for escaped, run in itertools.groupby(_marked(cut), key=_FIRST):
+        letters = "".join(map(_SECOND, run))
         if not escaped:
-            pieces.append(escape("".join(letters)))
+            pieces.append(escape(letters))
             continue
         for letter, same in itertools.groupby(letters):
-            count = len(list(same))
-            words = [_escape(letter)] * count if count <= _MAX_REPEATED else [f"{_escape(letter)}×{count}"]
-            pieces += [Markup('<span class="escape">{}</span>').format(word) for word in words]
-    return Markup("").join(pieces) + ("…" if len(text) > len(cut) else "")
+            count, word = len(list(same)), _escape(letter)  # which needs no escaping itself
+            times, each = (count, word) if count <= _MAX_REPEATED else (1, f"{word}×{count}")
+            pieces.append(f'<span class="escape">{each}</span>' * times)
+    return Markup("".join(pieces)) + ("…" if len(text) > len(cut) else "")  # all of it is escaped
 
 
 def _is_ordinary(text: str) -> bool:
