@@ -45,6 +45,10 @@ MAX_CHANGES = 200
 MAX_CHANGES_IN_ALL = 20_000
 
 
+#: Of what is only known to be so: the list was read once more.
+_RECALLED = Cause(late=True)
+
+
 @dataclass(slots=True)
 class _Line:
     """The history of one device; ``active`` and ``inactive`` are the last change of each slot."""
@@ -106,10 +110,14 @@ class History:
         as_before = line.verdict is judgement.verdict and line.name == name
         line.name, line.verdict = name, judgement.verdict
         if _differs(line.active, device.active, drift=judgement.drift_active):
-            own = cause if line.active is not None else _found(cause, device.active, device.changed_at)
+            own = cause
+            if line.active is None or cause == _RECALLED:
+                own = _found(cause, device.active, device.changed_at)
             self._add(line, device.key, ACTIVE, device.active, judgement, own, at)
         if _differs(line.inactive, device.inactive, drift=judgement.drift_inactive):
-            own = cause if line.inactive is not None else _found(cause, device.inactive, device.staged_at)
+            own = cause
+            if line.inactive is None or cause == _RECALLED:
+                own = _found(cause, device.inactive, device.staged_at)
             self._add(line, device.key, INACTIVE, device.inactive, judgement, own, at)
         if not as_before and line.count == known and line.changes:
             slot = INACTIVE if device.active is None and device.inactive is not None else ACTIVE

@@ -240,7 +240,7 @@ class TestTheListBeginsAgain:
         host.look(60.0)
         assert items(host, "b") == before["b"]
         assert items(host)[:-1] == before["a"]
-        assert short(items(host))[-1] == ("inactive", B, "", None, True, "01:00")
+        assert short(items(host))[-1] == ("inactive", B, "", 8, True, "01:00")
         last = host.monitor._history._former[b"c"].active
         assert last is not None
         assert (last.hash, last.cause) == (None, Cause(late=True))
