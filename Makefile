@@ -10,10 +10,10 @@ BENCH_RECORDS ?= 1000000
 VENV := .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs reference test-vm bench-vm check dashboards bench deb12 deb13 rpm packages test-packages clean
+.PHONY: help demo test docs reference test-vm bench-vm check dashboards screenshots bench deb12 deb13 rpm packages test-packages clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed-demo  ## The whole pipeline in 15 seconds: no root, no IMA, no broker needed
 	$(VENV)/bin/dmimad demo $(ARGS)
