@@ -26,26 +26,21 @@ from dmimad.core.checkpoint import (
     Document,
     device_document,
     integer,
-    items,
-    position_document,
-    read_position,
     table,
 )
 from dmimad.core.commit import Commit, Message, Stored
+from dmimad.core.continuity import Continuity
 from dmimad.core.delivery import Delivery
 from dmimad.core.detail import KnownDevice, detail_document
 from dmimad.core.errors import MalformedError, ResumeError
 from dmimad.core.event import EventKind, one_line, printable
-from dmimad.core.finding import Severity, make_finding
+from dmimad.core.finding import make_finding
 from dmimad.core.fusion import Fusion
 from dmimad.core.history import History
 from dmimad.core.maintenance import Maintenance
 from dmimad.core.marks import is_beside
 from dmimad.core.measurement import Measurement
 from dmimad.core.observation import Observation
-from dmimad.core.pcr import PcrCheck
-from dmimad.core.place import Following, Place
-from dmimad.core.reader import DEFAULT_BANKS
 from dmimad.core.recent import Recent
 from dmimad.core.registry import number_key
 from dmimad.core.snapshot import DeviceSeries
@@ -69,19 +64,6 @@ class Policy:
     storm_window_seconds: float = 10.0
     flap_threshold: int = 0
     flap_window_seconds: float = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Gap:
-    """The place was not found in the list.
-
-    Attributes:
-        at: so many records had been read.
-        trimmed: so many of them were known to be gone.
-    """
-
-    at: int
-    trimmed: int
 
 
 class Monitor:
@@ -137,13 +119,8 @@ class Monitor:
 
     def _begin(self, *, fresh: bool) -> None:
         """Nothing of the list has been read."""
-        self._place = Place()
         self._tracker = Tracker(keep_facts=True)
         self._fusion = Fusion(self._tracker)
-        self._pcr = PcrCheck()
-        self._gap: _Gap | None = None
-        self._gap_asked = False
-        self.trimmed = 0
         self._caught_up = False
         self._judge_again = False
         self._fresh = fresh
@@ -153,6 +130,7 @@ class Monitor:
         self._watch.baseline = self.baseline
         self._watch.report_unexpected = self.policy.report_unexpected
         self._watch.names = names_on_host(self._tracker.registry, self._names)
+        self._continuity = Continuity(self._tracker, self._watch, trim_expected=self.policy.trim_expected)
 
     # -- going on after a restart ----------------------------------------------------------
 
@@ -185,13 +163,10 @@ class Monitor:
         if checkpoint.get("boot") != self._boot:
             raise ResumeError("the stored state is of another boot")
         self._counting = True
-        position = read_position(table(checkpoint.get("position")))
         self._begin(fresh=False)
-        self._place = Place(position)
+        offset = self._continuity.restore(checkpoint)
         self._tracker.restore(table(checkpoint.get("tracker")), stored.devices, stored.facts)
         self._fusion.restore(table(checkpoint.get("fusion", {})))
-        self.trimmed = integer(checkpoint.get("trimmed", 0))
-        self._gap = _read_gap(checkpoint.get("gap"))
         self.last_read = self._blind_since = _moment(checkpoint.get("last_read"))
         # A former process may have ended before it had looked, too.
         unwatched = _moment(checkpoint.get("unwatched_since"))
@@ -208,7 +183,7 @@ class Monitor:
         for device in self._tracker.devices:
             self._watch.view(device, self.last_read or 0.0)
         self._judge_again = True  # baseline and settings may be others now
-        return self._place.offset
+        return offset
 
     def _restore_history(self, stored: Stored, checkpoint: Document) -> None:
         """Nothing depends on it, so that it is damaged is no reason to begin anew."""
@@ -223,8 +198,7 @@ class Monitor:
 
     def recognise_again(self) -> int:
         """The list may be another one now: as `resume`, for what this process has read itself."""
-        self._place = Place(self._place.reader.position)
-        return self._place.offset
+        return self._continuity.recognise_again()
 
     def start_over(self, boot: str, now: float, reason: str = "") -> None:
         """Read the list from its first byte; alerts of before stay until that is done.
@@ -245,58 +219,14 @@ class Monitor:
 
     def find_place(self) -> None:
         """Records were deleted from the list: what is fed next begins at its first byte."""
-        self._place.search()
-
-    def _report_trimmed(self, number: int, now: float) -> None:
-        """The kernel's list begins ``number`` records later than it did."""
-        if number <= self.trimmed:
-            return  # nothing was: the list was opened anew, or was cut and has been seen so before
-        before, self.trimmed = self.trimmed, number
-        self._announce_trimmed(before, number, now)
-
-    def _announce_trimmed(self, before: int, number: int, now: float) -> None:
-        more = number - before
-        text = f"{more} records were deleted from the front of the list; all of them had been read"
-        severity = Severity.INFO if self.policy.trim_expected else None
-        finding = make_finding(
-            "list.trimmed",
-            text,
-            severity=severity,
-            records=str(more),
-            expected=f"a list that begins with record {before}",
-            actual=f"a list that begins with record {number}",
-        )
-        self._watch.announce(f"{number}", finding, "", now)
+        self._continuity.find_place()
 
     def after_gap(self) -> None:
         """The place was not found: the whole list is new, and what was before it may be lost.
 
-        What is fed next begins at its first byte.  Whether records were lost only the PCR can tell: if the
-        replay still leads to it, all that is gone had been read.
+        What is fed next begins at its first byte.
         """
-        read = self._place.reader.records
-        before = self.trimmed if self._gap is None else self._gap.trimmed
-        self._gap, self._gap_asked, self.trimmed = _Gap(read, before), False, read
-        # That the PCR agreed before the gap says nothing of it; but then it is one that IMA extends.
-        self._pcr = PcrCheck(may_be_unused=self._pcr.verified is None)
-        self._place.begin_behind_gap()
-        self._tracker.complete = False
-
-    def _settle_gap(self, now: float, *, tpm: bool) -> None:
-        """Say what the gap was, once the PCR has told or cannot tell."""
-        gap, verified = self._gap, self._pcr.verified
-        if gap is None or (tpm and not self._gap_asked):  # the PCR was read before the gap
-            return
-        if verified:
-            self._gap = None
-            self._tracker.complete = True
-            self._watch.cease_list("list.gap", now)
-            if gap.at > gap.trimmed:
-                self._announce_trimmed(gap.trimmed, gap.at, now)
-        elif verified is False or not self._pcr.retry:
-            reason = "the PCR shows that some were" if verified is False else "without a TPM nobody can tell"
-            text = f"the last record read ({gap.at - 1}) is not in the list: records may be lost; {reason}"
-            self._watch.hold_list(make_finding("list.gap", text, record=gap.at), now)
+        self._continuity.after_gap()
 
     # -- input -----------------------------------------------------------------------------
 
@@ -307,19 +237,17 @@ class Monitor:
             ResumeError: the list is not the one the checkpoint is of; `find_place` or `start_over`, and
                 read from byte 0.
         """
-        following = self._place.feed(data)
+        following = self._continuity.feed(data, now)
         if following is not None:
             self._read(following, now)
 
-    def _read(self, following: Following, now: float) -> None:
+    def _read(self, following: bytes, now: float) -> None:
         """Follow the list on."""
-        if following.trimmed is not None:
-            self._report_trimmed(following.trimmed, now)
-        reader, self._counting = self._place.reader, True
+        reader, self._counting = self._continuity.reader, True
         self._history.late = not self._caught_up or self._blind_since is not None
         self._history.after = self._blind_since
         before = reader.records
-        for record in reader.feed(following.data):
+        for record in reader.feed(following):
             step = self._tracker.apply(record)
             if step is not None:
                 self._take(step, record, now)
@@ -333,7 +261,7 @@ class Monitor:
             ResumeError: the list ends before the checkpoint does; as `feed`.
             ListGapError: the place was looked for and not found; `after_gap`, and read from byte 0.
         """
-        following = self._place.end()
+        following = self._continuity.end(now)
         if following is not None:
             self._read(following, now)
         self.last_read = now
@@ -435,6 +363,7 @@ class Monitor:
             self.baseline = self._watch.baseline = baseline
         self.policy = policy
         self._watch.report_unexpected = policy.report_unexpected
+        self._continuity.trim_expected = policy.trim_expected
         self._book.hold_off_seconds = policy.hold_off_seconds
         self._set_delivery(policy)
         self._judge_all(now)
@@ -528,7 +457,7 @@ class Monitor:
         self._history.late = not fusion.observations or self._unwatched_since is not None
         self._history.after = self._unwatched_since
         before = watch.live
-        fused = fusion.observe(observation, self._place.reader.records, active)
+        fused = fusion.observe(observation, self.position, active)
         watch.live = fusion.live
         changed = {device.key for device in fused.changed}
         for device in fused.gone:
@@ -564,7 +493,7 @@ class Monitor:
             if name:
                 text = f"something was done to {name} ({key}) that left no new record; it is as it was"
             finding = make_finding("activity.unrecorded", text, device=key, witness="live")
-            self._watch.announce(f"{key}|{self._place.reader.records}", finding, name, now)
+            self._watch.announce(f"{key}|{self.position}", finding, name, now)
 
     def _announce_interruption(self, now: float) -> None:
         """What cannot be known is said: records tell what is new, and nobody saw what was undone."""
@@ -588,37 +517,16 @@ class Monitor:
 
         Read the list on, then call `pcr_settled`.  Without a TPM ``values`` is empty.
         """
-        reader = self._place.reader
-        values = {bank: value for bank, value in values.items() if bank in DEFAULT_BANKS}  # those replayed
-        replayed = {bank: reader.pcr(bank) for bank in values}
-        before = {bank: reader.pcr_before(bank) for bank in values}
-        reader.watch(self._pcr.read(values, replayed, reader.records, before=before))
-        self._gap_asked = True
+        self._continuity.pcr_read(values)
 
     def pcr_settled(self, now: float, *, tpm: bool) -> bool:
         """What was in the list when the PCR was read has been fed; returns whether to try again soon."""
-        self._pcr.settle(self._place.reader.matches, self._place.reader.records)
-        wrong = self._pcr.mismatch
-        if wrong is None and self._pcr.verified:  # after a restart a failed attempt proves nothing yet
-            self._watch.cease_list("pcr.mismatch", now)
-        elif wrong is not None:
-            agreed = "never" if wrong.agreed is None else f"up to record {wrong.agreed - 1}"
-            finding = make_finding(
-                "pcr.mismatch",
-                f"the list does not lead to the TPM's PCR 10 ({wrong.bank}); they agreed {agreed}",
-                record=wrong.position - 1,
-                expected=wrong.expected.hex(),
-                actual=wrong.actual.hex(),
-                bank=wrong.bank,
-            )
-            self._watch.hold_list(finding, now)
-        self._settle_gap(now, tpm=tpm)
-        return self._pcr.retry
+        return self._continuity.pcr_settled(now, tpm=tpm)
 
     @property
     def pcr_verified(self) -> bool | None:
         """Whether the list leads to the TPM's PCR; None if that is not known, or there is no TPM."""
-        return self._pcr.verified
+        return self._continuity.pcr_verified
 
     # -- what there is to see --------------------------------------------------------------
 
@@ -644,7 +552,12 @@ class Monitor:
     @property
     def position(self) -> int:
         """Records of the present list that have been processed, those trimmed since included."""
-        return self._place.reader.records
+        return self._continuity.reader.records
+
+    @property
+    def trimmed(self) -> int:
+        """Records known to be gone from the front of the list; all of them had been read."""
+        return self._continuity.trimmed
 
     @property
     def dm_records(self) -> int:
@@ -654,12 +567,12 @@ class Monitor:
     @property
     def searching(self) -> bool:
         """Whether the place in a trimmed list is being looked for."""
-        return self._place.searching
+        return self._continuity.searching
 
     @property
     def gap(self) -> bool:
         """Whether records may be lost, as far as the PCR has not settled it."""
-        return self._gap is not None
+        return self._continuity.gap
 
     @property
     def observations(self) -> int:
@@ -669,7 +582,8 @@ class Monitor:
     @property
     def broken(self) -> str:
         """Why the list cannot be read on; "" if it can."""
-        return "" if self._place.reader.broken is None else str(self._place.reader.broken)
+        broken = self._continuity.reader.broken
+        return "" if broken is None else str(broken)
 
     def status(self, now: float, around: Surroundings | None = None) -> dict[str, object]:
         """The status document, see `status`; ``around``: what the monitor does not know."""
@@ -845,9 +759,7 @@ class Monitor:
             "generation": self._generation,
             "sequence": self._sequence,
             "delivery": self._delivery.document(),
-            "position": position_document(self._place.reader.position),
-            "trimmed": self.trimmed,
-            "gap": None if self._gap is None else [self._gap.at, self._gap.trimmed],
+            **self._continuity.document(),
             "tracker": self._tracker.document(),
             "fusion": self._fusion.document(),
             "caught_up": self._caught_up,
@@ -855,14 +767,6 @@ class Monitor:
             "unwatched_since": self._unwatched_since,
             "history": self._history.document(),
         }
-
-
-def _read_gap(stored: object) -> _Gap | None:
-    """A gap as it was stored; raises MalformedError."""
-    if stored is None:
-        return None
-    at, trimmed = (*items(stored), None, None)[:2]
-    return _Gap(integer(at), integer(trimmed))
 
 
 def _shifted(moment: float | None, by: float) -> float | None:
