@@ -64,6 +64,17 @@ class Continuity:
         return self._place.reader
 
     @property
+    def position(self) -> int:
+        """Records of the present list that have been processed, those trimmed since included."""
+        return self._place.reader.records
+
+    @property
+    def broken(self) -> str:
+        """Why the list cannot be read on; "" if it can."""
+        broken = self._place.reader.broken
+        return "" if broken is None else str(broken)
+
+    @property
     def searching(self) -> bool:
         """Whether the place in a trimmed list is being looked for."""
         return self._place.searching

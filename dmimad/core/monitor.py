@@ -20,7 +20,6 @@ from dmimad.core import cloudevent
 from dmimad.core.alert import MAX_SECONDS, AlertBook, alert_to_document, shifted
 from dmimad.core.backing import Names, names_on_host, no_names
 from dmimad.core.baseline import Baseline
-from dmimad.core.capture import Captured, captured_device, configurations_document
 from dmimad.core.checkpoint import (
     FORMAT,
     Document,
@@ -28,28 +27,25 @@ from dmimad.core.checkpoint import (
     integer,
     table,
 )
-from dmimad.core.commit import Commit, Message, Stored
+from dmimad.core.commit import Commit, Stored
 from dmimad.core.continuity import Continuity
 from dmimad.core.delivery import Delivery
-from dmimad.core.detail import KnownDevice, detail_document
 from dmimad.core.errors import MalformedError, ResumeError
-from dmimad.core.event import EventKind, one_line, printable
+from dmimad.core.event import EventKind, printable
 from dmimad.core.finding import make_finding
 from dmimad.core.fusion import Fusion
-from dmimad.core.history import History
 from dmimad.core.maintenance import Maintenance
 from dmimad.core.marks import is_beside
 from dmimad.core.measurement import Measurement
+from dmimad.core.memory import Memory
 from dmimad.core.observation import Observation
-from dmimad.core.recent import Recent
 from dmimad.core.registry import number_key
+from dmimad.core.sight import Sight
 from dmimad.core.snapshot import DeviceSeries
-from dmimad.core.status import Known, Surroundings, status_document
+from dmimad.core.status import Surroundings
 from dmimad.core.supervision import OF_BASELINE, OF_STATE, Supervision
 from dmimad.core.tracker import Step, Tracker
-
-#: Changes of the history that wait to be stored; of more, all that there is replaces what was stored.
-MAX_PENDING = 50_000
+from dmimad.core.unstored import Unstored
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +96,11 @@ class Monitor:
         self._counting = False  # the generations of this boot: one of it is known
         self._blind_since: float | None = None
         self._unwatched_since: float | None = None
-        self._sequence = 0
         self._book = AlertBook(policy.hold_off_seconds)
         self._delivery = Delivery(self._book)
         self._set_delivery(policy)
-        self._history = History()
-        self._history_boot = boot  # of which boot it is
-        self._recent = Recent()
-        self._anew = False  # nothing of both has been stored
-        self.history_lost = ""
-        """What was wrong with the history that was stored; it begins anew then."""
-        self._messages: list[Message] = []
-        self._pending: Commit | None = None
+        self._memory = Memory(boot)
+        self._unstored = Unstored()
         self._next_approval: float | None = None
         self._judged_at = 0.0
         self._baseline_refused = self._state_lost = False
@@ -126,7 +115,7 @@ class Monitor:
         self._fresh = fresh
         scope = hashlib.sha256(f"{self._boot}|{self._generation}".encode()).hexdigest()[:16]
         self._watch = Supervision(self._book, scope, self.findings)
-        self._watch.history = self._history
+        self._watch.history = self._memory.history
         self._watch.baseline = self.baseline
         self._watch.report_unexpected = self.policy.report_unexpected
         self._watch.names = names_on_host(self._tracker.registry, self._names)
@@ -151,13 +140,13 @@ class Monitor:
             raise ResumeError(str(error)) from error
 
     def _restore(self, stored: Stored, checkpoint: Document) -> int:
-        self._sequence = integer(checkpoint.get("sequence"))
+        self._unstored.sequence = integer(checkpoint.get("sequence"))
         self._generation = integer(checkpoint.get("generation"))
         documents = {key: table(document) for key, document in stored.alerts.items()}
         self._book.restore({key: each for key, each in documents.items() if not is_beside(key)})
         beside = {key: each for key, each in documents.items() if is_beside(key)}
         self._delivery.restore(checkpoint.get("delivery"), beside)
-        self._restore_history(stored, checkpoint)
+        self._memory.restore(stored, checkpoint, _moment(checkpoint.get("last_read")))
         if checkpoint.get("format") != FORMAT:
             raise ResumeError("the stored state has another format")
         if checkpoint.get("boot") != self._boot:
@@ -179,22 +168,11 @@ class Monitor:
             evidence[key] = document.get("evidence", evidence.get(key, {}))
             moments[key] = document.get("moments", moments.get(key, [None, None, None]))
         self._watch.restore(list(self._book.holding()), evidence, moments)
-        self._history.attach_all(self._tracker.devices)
+        self._memory.history.attach_all(self._tracker.devices)
         for device in self._tracker.devices:
             self._watch.view(device, self.last_read or 0.0)
         self._judge_again = True  # baseline and settings may be others now
         return offset
-
-    def _restore_history(self, stored: Stored, checkpoint: Document) -> None:
-        """Nothing depends on it, so that it is damaged is no reason to begin anew."""
-        self._history_boot = str(checkpoint.get("boot"))
-        self._history.after = _moment(checkpoint.get("last_read"))
-        self.history_lost = stored.history_lost
-        try:
-            self._recent.restore(stored.history)
-            self._history.restore(stored.history, table(checkpoint.get("history", {})))
-        except MalformedError as error:
-            self.history_lost = str(error)
 
     def recognise_again(self) -> int:
         """The list may be another one now: as `resume`, for what this process has read itself."""
@@ -209,8 +187,8 @@ class Monitor:
         # Another boot needs no number to be told from those before: so its first reading has the same names
         # whether or not there is a stored state.
         self._generation = self._generation + 1 if self._counting and boot == self._boot else 0
-        self._history.start_over(now, rebooted=boot != self._history_boot)
-        self._boot, self._counting, self._history_boot = boot, True, boot
+        self._memory.start_over(boot, now)
+        self._boot, self._counting = boot, True
         self._begin(fresh=True)
         if reason:
             self._watch.report(make_finding("list.restarted", f"the list begins again: {reason}"), now)
@@ -243,9 +221,9 @@ class Monitor:
 
     def _read(self, following: bytes, now: float) -> None:
         """Follow the list on."""
-        reader, self._counting = self._continuity.reader, True
-        self._history.late = not self._caught_up or self._blind_since is not None
-        self._history.after = self._blind_since
+        reader, history, self._counting = self._continuity.reader, self._memory.history, True
+        history.late = not self._caught_up or self._blind_since is not None
+        history.after = self._blind_since
         before = reader.records
         for record in reader.feed(following):
             step = self._tracker.apply(record)
@@ -277,8 +255,8 @@ class Monitor:
         else:
             self._watch.refresh(self._tracker.devices, now)
         self._watch.check_missing(self._tracker.devices, now, None)
-        if self._history.paused:
-            self._history.paused = False
+        if self._memory.history.paused:
+            self._memory.history.paused = False
             self._watch.recall(self._tracker.devices, now)
         self.tick(now)
 
@@ -292,7 +270,7 @@ class Monitor:
         begins_or_ends = self._approval_due()
         if (begins_or_ends is not None and now >= begins_or_ends) or self._approvals_undone(now):
             self._judge_all(now)
-        self._history.settle(now)
+        self._memory.history.settle(now)
         self._delivery.tick(now)
         self._book.clock_stepped_back(now)
         self._book.tick(now)
@@ -302,7 +280,7 @@ class Monitor:
 
         Moments at which approvals begin and end are the calendar's, and stay.
         """
-        for part in (self._book, self._delivery, self._watch, self._history):
+        for part in (self._book, self._delivery, self._watch, self._memory.history):
             part.clock_stepped(by)
         self.last_read = _shifted(self.last_read, by)
         self._blind_since = _shifted(self._blind_since, by)
@@ -453,9 +431,9 @@ class Monitor:
         Args:
             active: numbers of devices that the kernel has announced something about since the last one.
         """
-        watch, fusion = self._watch, self._fusion
-        self._history.late = not fusion.observations or self._unwatched_since is not None
-        self._history.after = self._unwatched_since
+        watch, fusion, history = self._watch, self._fusion, self._memory.history
+        history.late = not fusion.observations or self._unwatched_since is not None
+        history.after = self._unwatched_since
         before = watch.live
         fused = fusion.observe(observation, self.position, active)
         watch.live = fusion.live
@@ -532,14 +510,11 @@ class Monitor:
 
     def retained(self) -> Mapping[str, bytes]:
         """Topic -> retained payload, for every device that exists."""
-        return self._watch.retained(self.policy.host)
+        return self._sight().retained()
 
     def series(self) -> list[DeviceSeries]:
         """The devices for metrics."""
-        return [
-            self._watch.series(device, maintenance=self._delivery.awaits(printable(device.name)))
-            for device in self._tracker.devices
-        ]
+        return self._sight().series()
 
     def approved_until(self, now: float) -> float | None:
         """When the first of the approved devices will no longer be; None: never, or not known yet."""
@@ -552,12 +527,17 @@ class Monitor:
     @property
     def position(self) -> int:
         """Records of the present list that have been processed, those trimmed since included."""
-        return self._continuity.reader.records
+        return self._continuity.position
 
     @property
     def trimmed(self) -> int:
         """Records known to be gone from the front of the list; all of them had been read."""
         return self._continuity.trimmed
+
+    @property
+    def history_lost(self) -> str:
+        """What was wrong with the history that was stored, which begins anew then; "" if nothing was."""
+        return self._memory.lost
 
     @property
     def dm_records(self) -> int:
@@ -582,115 +562,71 @@ class Monitor:
     @property
     def broken(self) -> str:
         """Why the list cannot be read on; "" if it can."""
-        broken = self._continuity.reader.broken
-        return "" if broken is None else str(broken)
+        return self._continuity.broken
 
     def status(self, now: float, around: Surroundings | None = None) -> dict[str, object]:
         """The status document, see `status`; ``around``: what the monitor does not know."""
-        retained, host = self.retained(), self.policy.host
-        views = {device.key: cloudevent.device_topic(host, device.key) for device in self._tracker.devices}
-        known = Known(
-            host=host,
-            position=self.position,
-            records=self.records,
-            trimmed=self.trimmed,
-            gap=self.gap,
-            broken=self.broken,
-            last_read=self.last_read,
-            observations=self.observations,
-            pcr_verified=self.pcr_verified,
-            entries=len(self.baseline.entries),
-            devices={key: retained[topic] for key, topic in views.items() if topic in retained},
-            moments={key: self._watch.moments(key) for key in views},
-            alerts=self._delivery.present(),
-            maintenance=self.maintenance,
-            recent=self._recent.newest_first(),
-        )
-        return status_document(known, around or Surroundings(), now)
+        return self._sight().status(around or Surroundings(), now)
 
     def detail(self, key: str, now: float, around: Surroundings | None = None) -> dict[str, object] | None:
         """The document of one device, see `detail`; None: there is no such device."""
-        device = next((device for device in self._tracker.devices if device.key == key), None)
-        if device is None:
-            return None
-        watch, host = self._watch, self.policy.host
-        self._history.describe(watch.described)
-        changes, left_out = self._history.of(key)
-        live = self._fusion.live.get((device.major or 0, device.minor or 0))
-        known = KnownDevice(
-            host=host,
-            device=device,
-            view=self.retained()[cloudevent.device_topic(host, key)],
-            moments=watch.moments(key),
-            live=live,
-            names=watch.names,
-            baseline=self.baseline,
-            alerts=self._delivery.present(),
-            recent=self._recent.newest_first(),
-            changes=changes,
-            changes_left_out=left_out,
-        )
-        return detail_document(known, "" if around is None else around.version, now)
+        return self._sight().detail(key, "" if around is None else around.version, now)
 
     def key_of(self, device: str) -> str | None:
         """The key of a device, by its name, in full or as a terminal shows it, or by its key."""
-        keys = {printable(each.name): each.key for each in self._tracker.devices}
-        if device in keys.values():
-            return device
-        return keys.get(device) or {one_line(name): key for name, key in keys.items()}.get(device)
+        return self._sight().key_of(device)
 
     def configurations(self) -> dict[str, object]:
         """The devices with all that is needed to judge them elsewhere, see `capture`."""
-        live, names = self._fusion.live, self._watch.names
-        devices = (
-            captured_device(device, live.get((device.major or 0, device.minor or 0)), names)
-            for device in self._tracker.devices
+        return self._sight().configurations()
+
+    def _sight(self) -> Sight:
+        return Sight(
+            host=self.policy.host,
+            baseline=self.baseline,
+            records=self.records,
+            last_read=self.last_read,
+            tracker=self._tracker,
+            fusion=self._fusion,
+            watch=self._watch,
+            continuity=self._continuity,
+            delivery=self._delivery,
+            memory=self._memory,
         )
-        return configurations_document(Captured(self.policy.host, bool(self.observations), tuple(devices)))
 
     # -- output ----------------------------------------------------------------------------
 
     def commit(self) -> Commit:
         """Everything since the last `committed`, to be stored in one transaction."""
-        self._history.describe(self._watch.described)
+        self._memory.describe(self._watch.described)
         for notice in self._delivery.take():
-            self._sequence += 1
-            self._recent.add(notice)
-            message = cloudevent.notice_message(notice, self.policy.host, self._sequence, self.sign)
-            self._messages.append(message)
-        previous = self._pending
-        devices: dict[str, Document | None] = {} if previous is None else dict(previous.devices)
-        by_key = {device.key: device for device in self._tracker.devices} if self._watch.changed else {}
-        for key in self._watch.changed:
-            device = by_key.get(key)
-            devices[key] = None if device is None else {**device_document(device), **self._watch.stored(key)}
-        self._watch.changed = set()
-        alerts: dict[str, Document | None] = {} if previous is None else dict(previous.alerts)
-        for key, alert in self._book.take_changed().items():
-            alerts[key] = None if alert is None else alert_to_document(alert)
-        alerts.update(self._delivery.take_changed())
-        facts = list(() if previous is None else previous.facts) + self._tracker.knowledge.take_facts()
-        history = self._history_changes({} if previous is None else previous.history)
-        fresh = self._fresh or (previous is not None and previous.fresh)
-        anew = self._anew or (previous is not None and previous.anew)
-        self._fresh = self._anew = False
-        if anew:
-            history = {key: document for key, document in history.items() if document is not None}
-        messages = tuple(self._messages)
-        self._pending = Commit(
-            self._checkpoint(), devices, alerts, facts, messages, fresh, history=history, anew=anew
+            self._memory.recent.add(notice)
+            self._unstored.tell(notice, self.policy.host, self.sign)
+        new = Commit(
+            devices=self._changed_devices(),
+            alerts=self._changed_alerts(),
+            facts=self._tracker.knowledge.take_facts(),
+            messages=self._unstored.messages,
+            fresh=self._fresh,
+            history=self._memory.changes(),
+            anew=self._memory.anew,
+            checkpoint=self._checkpoint(),
         )
-        return self._pending
+        self._fresh = False
+        return self._unstored.join(new)
 
-    def _history_changes(self, pending: Mapping[str, Document | None]) -> dict[str, Document | None]:
-        """What there is to store of both, with what could not be stored yet."""
-        history = {**pending, **self._history.take_changed(), **self._recent.take_changed()}
-        if len(history) > MAX_PENDING:  # most of it is what was forgotten again meanwhile
-            self._history.store_all()
-            self._recent.store_all()
-            history = {**self._history.take_changed(), **self._recent.take_changed()}
-            self._anew = True
-        return history
+    def _changed_devices(self) -> dict[str, Document | None]:
+        changed, self._watch.changed = self._watch.changed, set()
+        by_key = {device.key: device for device in self._tracker.devices} if changed else {}
+        documents: dict[str, Document | None] = dict.fromkeys(changed)
+        for key in changed & by_key.keys():
+            documents[key] = {**device_document(by_key[key]), **self._watch.stored(key)}
+        return documents
+
+    def _changed_alerts(self) -> dict[str, Document | None]:
+        changed = self._book.take_changed().items()
+        alerts = {key: None if alert is None else alert_to_document(alert) for key, alert in changed}
+        return {**alerts, **self._delivery.take_changed()}
 
     @property
     def up_to_date(self) -> bool:
@@ -707,28 +643,13 @@ class Monitor:
         """
         documents = {key: table(document) for key, document in stored.alerts.items() if not is_beside(key)}
         self._watch.settle(self._book.adopt(documents), now)
-        self._adopt_history(stored, now)
+        self._memory.describe(self._watch.described)
+        if self._memory.adopt(stored, self._tracker.devices, now):
+            history = self._watch.history = self._memory.history
+            self._watch.recall(self._tracker.devices, now)
+            history.settle(now)
         if stored.checkpoint is not None:
             self._delivery.adopt(stored.checkpoint.get("delivery"))
-
-    def _adopt_history(self, stored: Stored, now: float) -> None:
-        """What was read once more by this one is no news, but how things are now may be."""
-        known, told = History(), Recent()
-        try:
-            told.restore(stored.history)
-            known.restore(stored.history, {})
-        except MalformedError as error:
-            self.history_lost = str(error)
-            return
-        told.go_on_from(self._recent)
-        self._history.describe(self._watch.described)
-        if stored.checkpoint is None or stored.checkpoint.get("boot") != self._boot:
-            known.start_over(now, rebooted=True)
-        known.go_on_from(self._history, self._tracker.devices)
-        self._history = self._watch.history = known
-        self._recent = told
-        self._watch.recall(self._tracker.devices, now)
-        known.settle(now)
 
     def everything(self) -> Commit:
         """As `commit`, for a store that has nothing of it yet.
@@ -738,26 +659,25 @@ class Monitor:
         self._watch.changed |= {device.key for device in self._tracker.devices}
         self._book.store_all()
         self._delivery.store_all()
-        self._history.store_all()
-        self._recent.store_all()
-        self._fresh = self._anew = True
+        self._memory.store_all()
+        self._fresh = True
         return self.commit()
 
     def handed_over(self) -> None:
         """The caller sees to the messages of the last `commit`: the next has only those that are new."""
-        self._messages = []
+        self._unstored.handed_over()
 
     def committed(self) -> None:
         """The last `commit` is stored."""
-        self._pending = None
-        self._messages = []
+        self._unstored.committed()
+        self._memory.committed()
 
     def _checkpoint(self) -> dict[str, object]:
         return {
             "format": FORMAT,
             "boot": self._boot,
             "generation": self._generation,
-            "sequence": self._sequence,
+            "sequence": self._unstored.sequence,
             "delivery": self._delivery.document(),
             **self._continuity.document(),
             "tracker": self._tracker.document(),
@@ -765,7 +685,7 @@ class Monitor:
             "caught_up": self._caught_up,
             "last_read": self.last_read,
             "unwatched_since": self._unwatched_since,
-            "history": self._history.document(),
+            "history": self._memory.history.document(),
         }
 
 

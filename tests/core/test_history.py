@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from dmimad.core import history, monitor
+from dmimad.core import history, memory
 from dmimad.core.baseline import Baseline
 from dmimad.core.change import JUDGED, Cause, Change, Description, described
 from dmimad.core.device import Device
@@ -191,7 +191,7 @@ class TestWhatIsNoted:
         host.take(observation(Kernel("ordered")), 20.0)
         host.take(observation(Kernel("ordered")), 21.0)
         host.kernel.create(b"b", GOOD)
-        found = host.monitor._history._former[b"a"].active
+        found = host.monitor._memory.history._former[b"a"].active
         assert found is not None
         assert (found.hash, found.cause.event) == (None, "observed")
 
@@ -241,7 +241,7 @@ class TestTheListBeginsAgain:
         assert items(host, "b") == before["b"]
         assert items(host)[:-1] == before["a"]
         assert short(items(host))[-1] == ("inactive", B, "", 8, True, "01:00")
-        last = host.monitor._history._former[b"c"].active
+        last = host.monitor._memory.history._former[b"c"].active
         assert last is not None
         assert (last.hash, last.cause) == (None, Cause(late=True))
 
@@ -460,7 +460,7 @@ class TestWhatIsStored:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(history, "MAX_CHANGES", 6)
-        monkeypatch.setattr(monitor, "MAX_PENDING", 20)
+        monkeypatch.setattr(memory, "MAX_PENDING", 20)
         host = Host(listed('name = "b"'))
         host.kernel.create(b"a", GOOD)
         host.look(1.0)
@@ -652,11 +652,11 @@ class TestAStateThatTurnsUp:
         assert short(items(other))[3:] == [
             ("inactive", B, "table_load", len(host.kernel.items) - 1, False, "01:50")
         ]
-        lost = other.monitor._history._former[b"c"].active
+        lost = other.monitor._memory.history._former[b"c"].active
         assert lost is not None
         assert (lost.hash, lost.cause, lost.at) == (None, Cause(late=True), 120.0)
         assert sorted(disk.history) == sorted(
-            f"change|{seq:016}" for line in other.monitor._history._lines_kept() for seq in line.changes
+            f"change|{seq:016}" for line in other.monitor._memory.history._lines_kept() for seq in line.changes
         )
         other.disk = disk
         now = items(other)
@@ -721,7 +721,7 @@ def test_the_last_of_a_recorded_list_is_what_there_is(name: str) -> None:
 @given(operations(RENAMES))
 def test_the_last_of_any_history_is_what_there_is(drawn: list[Operation]) -> None:
     host = Host(listed('name = "a"'))
-    known = host.monitor._history
+    known = host.monitor._memory.history
     for number, _ in enumerate(perform(host.kernel, drawn)):
         if number % 3 == 2:
             host.see(float(number))
