@@ -46,9 +46,9 @@ class Continuity:
         trim_expected: that the list is trimmed is no more than information.
     """
 
-    def __init__(self, tracker: Tracker, watch: Supervision, *, trim_expected: bool) -> None:
+    def __init__(self, tracker: Tracker, watch: Supervision) -> None:
         self.trimmed = 0
-        self.trim_expected = trim_expected
+        self.trim_expected = False
         self._tracker = tracker
         self._watch = watch
         self._place = Place()

@@ -4,9 +4,10 @@ Source: the design's third idea.  What was read and what follows from it leave h
 `Commit`; until the caller says it is stored (`committed`), it is kept and asked for again, so a
 full disk delays and loses nothing.
 
-The monitor joins the parts of the core and decides nothing about the kernel itself: `reader`
-verifies, `anchor` finds the place in a trimmed list, `tracker` follows devices, `fusion` holds them
-to the live ones, `pcr` compares with the TPM, `supervision` says which findings last how long.
+The monitor joins the parts of the core and decides nothing about the kernel itself.  What is known of the
+list is a `reading`, made anew when the list begins again; what outlives it is here: settings, alerts,
+`memory`, when nobody watched, when approvals begin and end, what is not stored yet (`unstored`).  `sight`
+makes of all that what somebody asks for.
 """
 
 from __future__ import annotations
@@ -18,33 +19,28 @@ from dataclasses import dataclass
 
 from dmimad.core import cloudevent
 from dmimad.core.alert import MAX_SECONDS, AlertBook, alert_to_document, shifted
-from dmimad.core.backing import Names, names_on_host, no_names
+from dmimad.core.backing import Names, no_names
 from dmimad.core.baseline import Baseline
 from dmimad.core.checkpoint import (
     FORMAT,
     Document,
-    device_document,
     integer,
     table,
 )
 from dmimad.core.commit import Commit, Stored
-from dmimad.core.continuity import Continuity
 from dmimad.core.delivery import Delivery
 from dmimad.core.errors import MalformedError, ResumeError
-from dmimad.core.event import EventKind, printable
+from dmimad.core.event import EventKind
 from dmimad.core.finding import make_finding
-from dmimad.core.fusion import Fusion
 from dmimad.core.maintenance import Maintenance
 from dmimad.core.marks import is_beside
-from dmimad.core.measurement import Measurement
 from dmimad.core.memory import Memory
 from dmimad.core.observation import Observation
-from dmimad.core.registry import number_key
+from dmimad.core.reading import Reading
 from dmimad.core.sight import Sight
 from dmimad.core.snapshot import DeviceSeries
 from dmimad.core.status import Surroundings
-from dmimad.core.supervision import OF_BASELINE, OF_STATE, Supervision
-from dmimad.core.tracker import Step, Tracker
+from dmimad.core.supervision import OF_BASELINE, OF_STATE
 from dmimad.core.unstored import Unstored
 
 
@@ -108,18 +104,15 @@ class Monitor:
 
     def _begin(self, *, fresh: bool) -> None:
         """Nothing of the list has been read."""
-        self._tracker = Tracker(keep_facts=True)
-        self._fusion = Fusion(self._tracker)
-        self._caught_up = False
         self._judge_again = False
         self._fresh = fresh
         scope = hashlib.sha256(f"{self._boot}|{self._generation}".encode()).hexdigest()[:16]
-        self._watch = Supervision(self._book, scope, self.findings)
-        self._watch.history = self._memory.history
-        self._watch.baseline = self.baseline
-        self._watch.report_unexpected = self.policy.report_unexpected
-        self._watch.names = names_on_host(self._tracker.registry, self._names)
-        self._continuity = Continuity(self._tracker, self._watch, trim_expected=self.policy.trim_expected)
+        reading = Reading(scope, self._book, self.findings, self.dm_events, self._names)
+        reading.watch.history = self._memory.history
+        reading.watch.baseline = self.baseline
+        reading.watch.report_unexpected = self.policy.report_unexpected
+        reading.continuity.trim_expected = self.policy.trim_expected
+        self._reading = reading
 
     # -- going on after a restart ----------------------------------------------------------
 
@@ -153,30 +146,19 @@ class Monitor:
             raise ResumeError("the stored state is of another boot")
         self._counting = True
         self._begin(fresh=False)
-        offset = self._continuity.restore(checkpoint)
-        self._tracker.restore(table(checkpoint.get("tracker")), stored.devices, stored.facts)
-        self._fusion.restore(table(checkpoint.get("fusion", {})))
+        offset = self._reading.restore(stored, checkpoint)
         self.last_read = self._blind_since = _moment(checkpoint.get("last_read"))
         # A former process may have ended before it had looked, too.
         unwatched = _moment(checkpoint.get("unwatched_since"))
         self._unwatched_since = self.last_read if unwatched is None else unwatched
-        self._caught_up = checkpoint.get("caught_up") is True
-        # Older states have both in the checkpoint.
-        evidence = dict(table(checkpoint.get("evidence", {})))
-        moments = dict(table(checkpoint.get("moments", {})))
-        for key, document in stored.devices.items():
-            evidence[key] = document.get("evidence", evidence.get(key, {}))
-            moments[key] = document.get("moments", moments.get(key, [None, None, None]))
-        self._watch.restore(list(self._book.holding()), evidence, moments)
-        self._memory.history.attach_all(self._tracker.devices)
-        for device in self._tracker.devices:
-            self._watch.view(device, self.last_read or 0.0)
+        self._memory.history.attach_all(self._reading.devices)
+        self._reading.view_all(self.last_read or 0.0)
         self._judge_again = True  # baseline and settings may be others now
         return offset
 
     def recognise_again(self) -> int:
         """The list may be another one now: as `resume`, for what this process has read itself."""
-        return self._continuity.recognise_again()
+        return self._reading.continuity.recognise_again()
 
     def start_over(self, boot: str, now: float, reason: str = "") -> None:
         """Read the list from its first byte; alerts of before stay until that is done.
@@ -191,20 +173,21 @@ class Monitor:
         self._boot, self._counting = boot, True
         self._begin(fresh=True)
         if reason:
-            self._watch.report(make_finding("list.restarted", f"the list begins again: {reason}"), now)
+            finding = make_finding("list.restarted", f"the list begins again: {reason}")
+            self._reading.watch.report(finding, now)
 
     # -- a list that was trimmed -----------------------------------------------------------
 
     def find_place(self) -> None:
         """Records were deleted from the list: what is fed next begins at its first byte."""
-        self._continuity.find_place()
+        self._reading.continuity.find_place()
 
     def after_gap(self) -> None:
         """The place was not found: the whole list is new, and what was before it may be lost.
 
         What is fed next begins at its first byte.
         """
-        self._continuity.after_gap()
+        self._reading.continuity.after_gap()
 
     # -- input -----------------------------------------------------------------------------
 
@@ -215,21 +198,16 @@ class Monitor:
             ResumeError: the list is not the one the checkpoint is of; `find_place` or `start_over`, and
                 read from byte 0.
         """
-        following = self._continuity.feed(data, now)
+        following = self._reading.continuity.feed(data, now)
         if following is not None:
             self._read(following, now)
 
     def _read(self, following: bytes, now: float) -> None:
         """Follow the list on."""
-        reader, history, self._counting = self._continuity.reader, self._memory.history, True
-        history.late = not self._caught_up or self._blind_since is not None
+        history, self._counting = self._memory.history, True
+        history.late = not self.up_to_date or self._blind_since is not None
         history.after = self._blind_since
-        before = reader.records
-        for record in reader.feed(following):
-            step = self._tracker.apply(record)
-            if step is not None:
-                self._take(step, record, now)
-        self.records += reader.records - before
+        self.records += self._reading.read(following, now, at_once=self._was_blind(now))
         self.last_read = now
 
     def caught_up(self, now: float) -> None:
@@ -239,25 +217,25 @@ class Monitor:
             ResumeError: the list ends before the checkpoint does; as `feed`.
             ListGapError: the place was looked for and not found; `after_gap`, and read from byte 0.
         """
-        following = self._continuity.end(now)
+        following = self._reading.continuity.end(now)
         if following is not None:
             self._read(following, now)
         self.last_read = now
         self._blind_since = None
-        was_caught_up = self._caught_up
+        reading, was_caught_up = self._reading, self.up_to_date
         if not was_caught_up:
-            self._caught_up = True
+            reading.caught_up = True
             self._judged_at = now
-            self._watch.cease_others(now)
+            reading.watch.cease_others(now)
         if self._judge_again or (not was_caught_up and self.baseline.next_change(now) is not None):
             self._judge_again = False
             self._judge_all(now)
         else:
-            self._watch.refresh(self._tracker.devices, now)
-        self._watch.check_missing(self._tracker.devices, now, None)
+            reading.refresh(now)
+        reading.check_missing(now)
         if self._memory.history.paused:
             self._memory.history.paused = False
-            self._watch.recall(self._tracker.devices, now)
+            reading.recall(now)
         self.tick(now)
 
     def lost_sight(self) -> None:
@@ -280,7 +258,7 @@ class Monitor:
 
         Moments at which approvals begin and end are the calendar's, and stay.
         """
-        for part in (self._book, self._delivery, self._watch, self._memory.history):
+        for part in (self._book, self._delivery, self._reading.watch, self._memory.history):
             part.clock_stepped(by)
         self.last_read = _shifted(self.last_read, by)
         self._blind_since = _shifted(self._blind_since, by)
@@ -293,18 +271,18 @@ class Monitor:
 
     def _approval_due(self) -> float | None:
         """When an approval begins or ends, if that can be judged."""
-        return self._next_approval if self._caught_up else None
+        return self._next_approval if self.up_to_date else None
 
     def _approvals_undone(self, now: float) -> bool:
         """The clock was set back behind a moment at which an approval begins or ends."""
-        if now >= self._judged_at or not self._caught_up:
+        if now >= self._judged_at or not self.up_to_date:
             return False
         self._judged_at = now
         return self.baseline.next_change(now) != self._next_approval
 
     def set_baseline(self, baseline: Baseline, now: float) -> None:
         """Another baseline is in force."""
-        self.baseline = self._watch.baseline = baseline
+        self.baseline = self._reading.watch.baseline = baseline
         self._judge_all(now)
 
     def hold_baseline(self, problem: str, now: float) -> None:
@@ -338,10 +316,10 @@ class Monitor:
     def set_policy(self, policy: Policy, now: float, baseline: Baseline | None = None) -> None:
         """Other settings are in force, and another baseline if one is given: nothing is judged between."""
         if baseline is not None:
-            self.baseline = self._watch.baseline = baseline
+            self.baseline = self._reading.watch.baseline = baseline
         self.policy = policy
-        self._watch.report_unexpected = policy.report_unexpected
-        self._continuity.trim_expected = policy.trim_expected
+        self._reading.watch.report_unexpected = policy.report_unexpected
+        self._reading.continuity.trim_expected = policy.trim_expected
         self._book.hold_off_seconds = policy.hold_off_seconds
         self._set_delivery(policy)
         self._judge_all(now)
@@ -349,12 +327,7 @@ class Monitor:
 
     def _judge_all(self, now: float) -> None:
         self._next_approval, self._judged_at = self.baseline.next_change(now), now
-        self._watch.look_for_all()
-        for device in list(self._tracker.devices):
-            self._watch.judge(device, now, None, at_once=self._was_blind(now))
-        self._watch.cease_removed(now)
-        if self._caught_up:
-            self._watch.check_missing(self._tracker.devices, now, None)
+        self._reading.judge_all(now, at_once=self._was_blind(now))
 
     def _was_blind(self, now: float) -> bool:
         """Nobody watched for so long that an active table may have been in use for all of the hold-off.
@@ -393,33 +366,6 @@ class Monitor:
         """End one before its time; returns whether there was one of this id.  Commit afterwards."""
         return self._delivery.end_maintenance(id, by, now)
 
-    # -- one record ------------------------------------------------------------------------
-
-    def _take(self, step: Step, record: Measurement, now: float) -> None:
-        event = "" if step.kind is None else step.kind.value
-        if event:
-            self.dm_events[event] += 1
-        device, watch, digest = step.device, self._watch, record.template_digest.hex()
-        for gone in step.removed:
-            self._fusion.touch(gone)
-            if gone.major is None or (device is not None and gone.name == device.name):
-                watch.forget(gone, now, step.record)
-            else:
-                watch.gone(gone, now, step.record)
-        if device is not None:
-            self._fusion.touch(device)
-            watch.note(device, step.record, digest, event)
-        for finding in step.findings:
-            watch.report(finding, now, device=device, template_digest=digest)
-        if device is None:
-            return
-        if step.gone:
-            watch.gone(device, now, step.record)
-        else:
-            watch.present(device, now, step.record, at_once=self._was_blind(now))
-        if self._caught_up:
-            watch.check_missing(self._tracker.devices, now, step.record, template_digest=digest, event=event)
-
     # -- the second witness ----------------------------------------------------------------
 
     def observed(self, observation: Observation, active: Iterable[tuple[int, int]], now: float) -> bool:
@@ -431,62 +377,16 @@ class Monitor:
         Args:
             active: numbers of devices that the kernel has announced something about since the last one.
         """
-        watch, fusion, history = self._watch, self._fusion, self._memory.history
-        history.late = not fusion.observations or self._unwatched_since is not None
+        history = self._memory.history
+        history.late = not self._reading.fusion.observations or self._unwatched_since is not None
         history.after = self._unwatched_since
-        before = watch.live
-        fused = fusion.observe(observation, self.position, active)
-        watch.live = fusion.live
-        changed = {device.key for device in fused.changed}
-        for device in fused.gone:
-            if any(device.name == other.name for other in fused.changed):  # there under another key
-                watch.forget(device, now, None)
-            else:
-                watch.gone(device, now, None)
-        for device in fused.changed:
-            watch.present(device, now, None)
-        for device in self._tracker.devices:
-            number = (device.major or 0, device.minor or 0)
-            if device.key not in changed and fusion.live.get(number) != before.get(number):
-                if self.baseline.looks_at_configuration:
-                    watch.judge(device, now, None)  # a target that is not measured has told its type, perhaps
-                watch.view(device, now)
-        watch.refresh(self._tracker.devices, now)
-        names = {number_key(number): printable(live.name) for number, live in fusion.live.items()}
-        watch.hold_live(fused.holding, names, now, settled=not fused.unsettled)
-        self._announce_activity(fused.unrecorded, names, now)
-        if not fused.unsettled:
-            self._announce_interruption(now)
-        watch.check_missing(self._tracker.devices, now, None)
+        unsettled = self._reading.observe(observation, active, now)
+        if not unsettled and self._unwatched_since is not None:
+            self._reading.announce_interruption(self._unwatched_since, now)
+            self._unwatched_since = None
+        self._reading.check_missing(now)
         self.tick(now)
-        return fused.unsettled
-
-    def _announce_activity(
-        self, numbers: Iterable[tuple[int, int]], names: Mapping[str, str], now: float
-    ) -> None:
-        for number in numbers:
-            key = number_key(number)
-            name = names.get(key, "")
-            text = f"device {key} came and went without leaving a new record"
-            if name:
-                text = f"something was done to {name} ({key}) that left no new record; it is as it was"
-            finding = make_finding("activity.unrecorded", text, device=key, witness="live")
-            self._watch.announce(f"{key}|{self.position}", finding, name, now)
-
-    def _announce_interruption(self, now: float) -> None:
-        """What cannot be known is said: records tell what is new, and nobody saw what was undone."""
-        since, self._unwatched_since = self._unwatched_since, None
-        if since is None:
-            return
-        begun, ended = cloudevent.timestamp(since), cloudevent.timestamp(now)
-        if now < since:
-            ended += " (the clock has been set back)"
-        text = (
-            f"nobody watched from {begun} to {ended}; the records of that time have been read and the live "
-            "tables looked at, but a change undone meanwhile that left no new record cannot be known"
-        )
-        finding = make_finding("watch.interrupted", text, since=begun, until=cloudevent.timestamp(now))
-        self._watch.announce(f"{since}", finding, "", now)
+        return unsettled
 
     # -- the TPM ---------------------------------------------------------------------------
 
@@ -495,16 +395,16 @@ class Monitor:
 
         Read the list on, then call `pcr_settled`.  Without a TPM ``values`` is empty.
         """
-        self._continuity.pcr_read(values)
+        self._reading.continuity.pcr_read(values)
 
     def pcr_settled(self, now: float, *, tpm: bool) -> bool:
         """What was in the list when the PCR was read has been fed; returns whether to try again soon."""
-        return self._continuity.pcr_settled(now, tpm=tpm)
+        return self._reading.continuity.pcr_settled(now, tpm=tpm)
 
     @property
     def pcr_verified(self) -> bool | None:
         """Whether the list leads to the TPM's PCR; None if that is not known, or there is no TPM."""
-        return self._continuity.pcr_verified
+        return self._reading.continuity.pcr_verified
 
     # -- what there is to see --------------------------------------------------------------
 
@@ -518,7 +418,7 @@ class Monitor:
 
     def approved_until(self, now: float) -> float | None:
         """When the first of the approved devices will no longer be; None: never, or not known yet."""
-        return self._watch.approved_until(self._tracker.devices, now) if self._caught_up else None
+        return self._sight().approved_until(now)
 
     def firing(self) -> dict[str, int]:
         """How many alerts fire, by severity."""
@@ -527,12 +427,12 @@ class Monitor:
     @property
     def position(self) -> int:
         """Records of the present list that have been processed, those trimmed since included."""
-        return self._continuity.position
+        return self._reading.continuity.position
 
     @property
     def trimmed(self) -> int:
         """Records known to be gone from the front of the list; all of them had been read."""
-        return self._continuity.trimmed
+        return self._reading.continuity.trimmed
 
     @property
     def history_lost(self) -> str:
@@ -542,27 +442,27 @@ class Monitor:
     @property
     def dm_records(self) -> int:
         """Device-mapper records processed, of the present list."""
-        return self._tracker.dm_records
+        return self._reading.tracker.dm_records
 
     @property
     def searching(self) -> bool:
         """Whether the place in a trimmed list is being looked for."""
-        return self._continuity.searching
+        return self._reading.continuity.searching
 
     @property
     def gap(self) -> bool:
         """Whether records may be lost, as far as the PCR has not settled it."""
-        return self._continuity.gap
+        return self._reading.continuity.gap
 
     @property
     def observations(self) -> int:
         """How often the live tables have been looked at."""
-        return self._fusion.observations
+        return self._reading.fusion.observations
 
     @property
     def broken(self) -> str:
         """Why the list cannot be read on; "" if it can."""
-        return self._continuity.broken
+        return self._reading.continuity.broken
 
     def status(self, now: float, around: Surroundings | None = None) -> dict[str, object]:
         """The status document, see `status`; ``around``: what the monitor does not know."""
@@ -586,10 +486,7 @@ class Monitor:
             baseline=self.baseline,
             records=self.records,
             last_read=self.last_read,
-            tracker=self._tracker,
-            fusion=self._fusion,
-            watch=self._watch,
-            continuity=self._continuity,
+            reading=self._reading,
             delivery=self._delivery,
             memory=self._memory,
         )
@@ -598,14 +495,14 @@ class Monitor:
 
     def commit(self) -> Commit:
         """Everything since the last `committed`, to be stored in one transaction."""
-        self._memory.describe(self._watch.described)
+        self._memory.describe(self._reading.watch.described)
         for notice in self._delivery.take():
             self._memory.recent.add(notice)
             self._unstored.tell(notice, self.policy.host, self.sign)
         new = Commit(
-            devices=self._changed_devices(),
+            devices=self._reading.take_changed_devices(),
             alerts=self._changed_alerts(),
-            facts=self._tracker.knowledge.take_facts(),
+            facts=self._reading.tracker.knowledge.take_facts(),
             messages=self._unstored.messages,
             fresh=self._fresh,
             history=self._memory.changes(),
@@ -615,14 +512,6 @@ class Monitor:
         self._fresh = False
         return self._unstored.join(new)
 
-    def _changed_devices(self) -> dict[str, Document | None]:
-        changed, self._watch.changed = self._watch.changed, set()
-        by_key = {device.key: device for device in self._tracker.devices} if changed else {}
-        documents: dict[str, Document | None] = dict.fromkeys(changed)
-        for key in changed & by_key.keys():
-            documents[key] = {**device_document(by_key[key]), **self._watch.stored(key)}
-        return documents
-
     def _changed_alerts(self) -> dict[str, Document | None]:
         changed = self._book.take_changed().items()
         alerts = {key: None if alert is None else alert_to_document(alert) for key, alert in changed}
@@ -631,7 +520,7 @@ class Monitor:
     @property
     def up_to_date(self) -> bool:
         """Whether the list has been read to its end."""
-        return self._caught_up
+        return self._reading.caught_up
 
     def adopt(self, stored: Stored, now: float) -> None:
         """Take over the alerts, maintenances and histories of a stored state that this one began without.
@@ -642,11 +531,11 @@ class Monitor:
             MalformedError: they are damaged.
         """
         documents = {key: table(document) for key, document in stored.alerts.items() if not is_beside(key)}
-        self._watch.settle(self._book.adopt(documents), now)
-        self._memory.describe(self._watch.described)
-        if self._memory.adopt(stored, self._tracker.devices, now):
-            history = self._watch.history = self._memory.history
-            self._watch.recall(self._tracker.devices, now)
+        self._reading.watch.settle(self._book.adopt(documents), now)
+        self._memory.describe(self._reading.watch.described)
+        if self._memory.adopt(stored, self._reading.devices, now):
+            history = self._reading.watch.history = self._memory.history
+            self._reading.recall(now)
             history.settle(now)
         if stored.checkpoint is not None:
             self._delivery.adopt(stored.checkpoint.get("delivery"))
@@ -656,7 +545,7 @@ class Monitor:
 
         The facts of former commits that were stored are not in it.
         """
-        self._watch.changed |= {device.key for device in self._tracker.devices}
+        self._reading.store_all()
         self._book.store_all()
         self._delivery.store_all()
         self._memory.store_all()
@@ -679,10 +568,7 @@ class Monitor:
             "generation": self._generation,
             "sequence": self._unstored.sequence,
             "delivery": self._delivery.document(),
-            **self._continuity.document(),
-            "tracker": self._tracker.document(),
-            "fusion": self._fusion.document(),
-            "caught_up": self._caught_up,
+            **self._reading.document(),
             "last_read": self.last_read,
             "unwatched_since": self._unwatched_since,
             "history": self._memory.history.document(),

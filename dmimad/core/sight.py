@@ -2,8 +2,8 @@
 
 Source: none; the shapes are those of `status`, `detail`, `capture`, `view` and `snapshot`.
 
-Decides nothing, and leaves the monitor's parts as they are (what is described of changes the next commit would
-describe anyway).
+Decides nothing, and leaves the monitor's parts as they are (what is described of changes is what the next
+commit would describe anyway).
 """
 
 from __future__ import annotations
@@ -14,18 +14,15 @@ from dataclasses import dataclass
 from dmimad.core import cloudevent
 from dmimad.core.baseline import Baseline
 from dmimad.core.capture import Captured, captured_device, configurations_document
-from dmimad.core.continuity import Continuity
 from dmimad.core.delivery import Delivery
 from dmimad.core.detail import KnownDevice, detail_document
 from dmimad.core.device import Device
 from dmimad.core.event import one_line, printable
-from dmimad.core.fusion import Fusion
 from dmimad.core.memory import Memory
 from dmimad.core.observation import LiveDevice
+from dmimad.core.reading import Reading
 from dmimad.core.snapshot import DeviceSeries
 from dmimad.core.status import Known, Surroundings, status_document
-from dmimad.core.supervision import Supervision
-from dmimad.core.tracker import Tracker
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,35 +38,37 @@ class Sight:
     baseline: Baseline
     records: int
     last_read: float | None
-    tracker: Tracker
-    fusion: Fusion
-    watch: Supervision
-    continuity: Continuity
+    reading: Reading
     delivery: Delivery
     memory: Memory
 
     def retained(self) -> Mapping[str, bytes]:
         """Topic -> retained payload, for every device that exists."""
-        return self.watch.retained(self.host)
+        return self.reading.watch.retained(self.host)
 
     def series(self) -> list[DeviceSeries]:
         """The devices for metrics."""
         return [
-            self.watch.series(device, maintenance=self.delivery.awaits(printable(device.name)))
-            for device in self.tracker.devices
+            self.reading.watch.series(device, maintenance=self.delivery.awaits(printable(device.name)))
+            for device in self.reading.devices
         ]
+
+    def approved_until(self, now: float) -> float | None:
+        """When the first of the approved devices will no longer be; None: never, or not known yet."""
+        reading = self.reading
+        return reading.watch.approved_until(reading.devices, now) if reading.caught_up else None
 
     def key_of(self, device: str) -> str | None:
         """The key of a device, by its name, in full or as a terminal shows it, or by its key."""
-        keys = {printable(each.name): each.key for each in self.tracker.devices}
+        keys = {printable(each.name): each.key for each in self.reading.devices}
         if device in keys.values():
             return device
         return keys.get(device) or {one_line(name): key for name, key in keys.items()}.get(device)
 
     def status(self, around: Surroundings, now: float) -> dict[str, object]:
         """The status document; ``around``: what the monitor does not know."""
-        retained, host, continuity = self.retained(), self.host, self.continuity
-        views = {device.key: cloudevent.device_topic(host, device.key) for device in self.tracker.devices}
+        retained, host, continuity = self.retained(), self.host, self.reading.continuity
+        views = {device.key: cloudevent.device_topic(host, device.key) for device in self.reading.devices}
         known = Known(
             host=host,
             position=continuity.position,
@@ -78,11 +77,11 @@ class Sight:
             gap=continuity.gap,
             broken=continuity.broken,
             last_read=self.last_read,
-            observations=self.fusion.observations,
+            observations=self.reading.fusion.observations,
             pcr_verified=continuity.pcr_verified,
             entries=len(self.baseline.entries),
             devices={key: retained[topic] for key, topic in views.items() if topic in retained},
-            moments={key: self.watch.moments(key) for key in views},
+            moments={key: self.reading.watch.moments(key) for key in views},
             alerts=self.delivery.present(),
             maintenance=self.delivery.maintenance,
             recent=self.memory.recent.newest_first(),
@@ -91,10 +90,10 @@ class Sight:
 
     def detail(self, key: str, version: str, now: float) -> dict[str, object] | None:
         """The document of one device; None: there is no such device."""
-        device = next((device for device in self.tracker.devices if device.key == key), None)
+        device = next((device for device in self.reading.devices if device.key == key), None)
         if device is None:
             return None
-        watch, history = self.watch, self.memory.history
+        watch, history = self.reading.watch, self.memory.history
         history.describe(watch.described)
         changes, left_out = history.of(key)
         known = KnownDevice(
@@ -115,11 +114,12 @@ class Sight:
     def configurations(self) -> dict[str, object]:
         """The devices with all that is needed to judge them elsewhere."""
         devices = (
-            captured_device(device, self._live(device), self.watch.names) for device in self.tracker.devices
+            captured_device(device, self._live(device), self.reading.watch.names)
+            for device in self.reading.devices
         )
-        observed = bool(self.fusion.observations)
+        observed = bool(self.reading.fusion.observations)
         return configurations_document(Captured(self.host, observed, tuple(devices)))
 
     def _live(self, device: Device) -> LiveDevice | None:
         """As it was last observed."""
-        return self.fusion.live.get((device.major or 0, device.minor or 0))
+        return self.reading.fusion.live.get((device.major or 0, device.minor or 0))

@@ -47,7 +47,7 @@ def items(host: Host, name: str = "a") -> list[dict[str, Any]]:
 
 
 def detail(host: Host, name: str = "a") -> dict[str, Any]:
-    keys = {each.name: each.key for each in host.monitor._tracker.devices}
+    keys = {each.name: each.key for each in host.monitor._reading.tracker.devices}
     made = host.monitor.detail(keys[name.encode()], 1000.0)
     assert made is not None
     return made
@@ -656,7 +656,9 @@ class TestAStateThatTurnsUp:
         assert lost is not None
         assert (lost.hash, lost.cause, lost.at) == (None, Cause(late=True), 120.0)
         assert sorted(disk.history) == sorted(
-            f"change|{seq:016}" for line in other.monitor._memory.history._lines_kept() for seq in line.changes
+            f"change|{seq:016}"
+            for line in other.monitor._memory.history._lines_kept()
+            for seq in line.changes
         )
         other.disk = disk
         now = items(other)
@@ -690,7 +692,7 @@ class TestAStateThatTurnsUp:
 
 def present(monitor: Monitor) -> Iterator[tuple[str | None, str | None, str | None, str | None]]:
     """Of each device, what its slots hold, and what its history says of them."""
-    for each in monitor._tracker.devices:
+    for each in monitor._reading.tracker.devices:
         made = monitor.detail(each.key, 1.0)
         assert made is not None
         told: dict[str, str | None] = {"active": None, "inactive": None}
