@@ -3,45 +3,34 @@
 One `asyncio.TaskGroup` with named tasks.  The pipeline task is the only one that touches the
 monitor's list state: list bytes -> `Monitor` -> one transaction -> wake the publisher.  Nothing
 leaves the host that is not stored.  What can be wrong about the kernel is decided in the core, and
-what can be wrong about the outside in the adapters; here is only who talks to whom.
+what can be wrong about the outside in the adapters; here is only who talks to whom.  The parts are made in
+`dmimad.parts`; `dmimad.serving` has the HTTP servers, `dmimad.self_report` what the daemon tells of itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
-import time
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmimad import __version__
-from dmimad.adapters.block_names import BlockNames
-from dmimad.adapters.control.server import ControlServer, user_ids
-from dmimad.adapters.directory_watch import DirectoryWatch
 from dmimad.adapters.file_list import FileList
-from dmimad.adapters.http.metrics import MetricsServer
 from dmimad.adapters.ima_list import (
     COUNT_DESCRIPTOR,
     LIST_DESCRIPTOR,
     KernelList,
     Passed,
-    is_kernel_list,
 )
-from dmimad.adapters.live.client import LiveClient
-from dmimad.adapters.live.connect import connector
-from dmimad.adapters.metrics import DaemonCollector, registry
+from dmimad.adapters.metrics import DaemonCollector
 from dmimad.adapters.mqtt import Publisher
 from dmimad.adapters.service import ServiceManager, passed_descriptors
-from dmimad.adapters.tpm import Tpm
-from dmimad.adapters.uevents import Uevents
 from dmimad.baselines import Baselines, signer, trusted_keys
-from dmimad.clock import Clock, boottime
-from dmimad.control import answers
-from dmimad.core.backing import Names, no_names
+from dmimad.clock import Clock
+from dmimad.core.backing import no_names
 from dmimad.core.baseline import Baseline
 from dmimad.core.cloudevent import Sign
 from dmimad.core.errors import (
@@ -52,18 +41,17 @@ from dmimad.core.errors import (
     ResumeError,
 )
 from dmimad.core.monitor import Monitor
-from dmimad.core.pacing import Pacing
-from dmimad.core.signed_baseline import SUFFIX
 from dmimad.core.snapshot import Snapshot
 from dmimad.core.source import CaughtUp, Chunk, Restarted, SourceEvent, Unavailable
 from dmimad.core.status import Surroundings
-from dmimad.liveness import Allowances, Liveness
-from dmimad.page.server import PageServer, Sources
-from dmimad.reloading import BASELINE, METRICS, PAGE, SETTINGS, Reloading, policy
+from dmimad.liveness import Liveness
+from dmimad.parts import Outside, baseline_watch, live_witness, open_control, pcr_witness, source_of
+from dmimad.reloading import Reloading, policy
+from dmimad.self_report import SelfReport
+from dmimad.serving import Serving
 from dmimad.settings import Settings
 from dmimad.status_line import status_line
 from dmimad.storing import Storing
-from dmimad.witnesses import LiveWitness, PcrWitness
 
 if TYPE_CHECKING:
     import ssl
@@ -72,39 +60,14 @@ if TYPE_CHECKING:
 
     from dmimad.adapters.keys import PublicKeys
 
-TPM_CLASS = Path("/sys/class/tpm")
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 #: Commit at least this often while a long list is being read.
 _COMMIT_SECONDS = 1.0
-#: So long may an observation take, the start of an observer of our own included, on a host with no time left.
-_OBSERVATION_SECONDS = 30.0
 #: A task that has not ended so long after it was cancelled is cancelled again.
 _CANCEL_AGAIN_SECONDS = 5.0
 #: How often it is seen whether the tasks get on and whether the status line is another, at most.
 _ATTEND_SECONDS = 1.0
 #: How often tasks that have nothing to do are made to turn, where no watchdog says how often.
 _NUDGE_SECONDS = 15.0
-
-
-@dataclass(frozen=True, slots=True)
-class Outside:
-    """What the daemon takes from its surroundings; tests and `demo` give their own.
-
-    `elapsed` is what the wall clock is held to: seconds since the boot, asleep or not.  `allowances` are for
-    tests: whoever makes a task hang does not want to wait that long.
-    """
-
-    load_settings: Callable[[], Settings]
-    environ: MutableMapping[str, str]
-    wall_clock: Callable[[], float] = time.time
-    monotonic: Callable[[], float] = time.monotonic
-    elapsed: Callable[[], float] = boottime
-    random: random.Random = field(default_factory=random.Random)
-    boot_id: Path = BOOT_ID
-    tpm: Path = TPM_CLASS
-    block_names: Names = field(default_factory=BlockNames)
-    set_log_level: Callable[[str], None] = lambda _: None
-    allowances: Allowances = field(default_factory=Allowances)
 
 
 class _Replaced(Exception):
@@ -122,7 +85,6 @@ class Daemon:
 
     def __init__(self, settings: Settings, outside: Outside, log: FilteringBoundLogger) -> None:
         self.settings = settings
-        self.metrics_url = self.page_url = ""
         self._clock = Clock(outside.wall_clock, outside.elapsed)
         self._outside = outside = replace(outside, wall_clock=self._clock.now)
         self._log = log
@@ -143,30 +105,37 @@ class Daemon:
         self._ending = False
         self._reload_wanted = asyncio.Event()
         self._timer_changed = asyncio.Event()
-        self._metrics: MetricsServer | None = None
-        self._page: PageServer | None = None
-        self._page_starting = asyncio.Lock()
-        self._boot_id = self._read_boot_id()
+        self._serving = Serving(
+            self,
+            self._collector,
+            wall_clock=outside.wall_clock,
+            monotonic=outside.monotonic,
+            log=log,
+        )
+        self._boot_id = outside.read_boot_id()
         self._begin(trusted_keys(settings), signer(settings, outside.environ))
 
     def _begin(self, keys: PublicKeys | None, sign: Sign | None, baseline: Baseline | None = None) -> None:
         """Make everything that goes on from what is stored; `baseline`: the one in force."""
         settings = self.settings
-        self._source = self._make_source()
-        self._watch = self._make_watch()
+        self._source = source_of(settings.source, self._passed, self._log)
+        self._watch = baseline_watch(settings.baseline, self._log)
         self._watching: asyncio.Task[None] | None = None
         self._storing = Storing(Path(settings.state.directory), self._stamp, self._log)
         try:
             self._baselines = Baselines(self._storing.approved, keys)
-            self._reloading = Reloading(self, self._baselines, self._outside, self._log)
-            baseline = self._reloading.first_baseline() if baseline is None else baseline
+            self.reloading = Reloading(self, self._baselines, self._outside, self._log)
+            baseline = self.reloading.first_baseline() if baseline is None else baseline
         except BaseException:
             self._storing.close()
             raise
-        self.monitor = Monitor(policy(settings), baseline, self._boot(), sign=sign, names=self._names())
+        outside, log = self._outside, self._log
+        local = isinstance(self._source, KernelList)  # a mirrored list is of another host
+        names = outside.block_names if local else no_names
+        self.monitor = Monitor(policy(settings), baseline, self._boot(), sign=sign, names=names)
         self._retained: Mapping[str, bytes] = {}
-        self._live = self._make_live()
-        self._pcr = self._make_pcr()
+        self._live = live_witness(settings.live, self, outside, log) if local else None
+        self._pcr = pcr_witness(settings.tpm, self, outside, log) if local else None
         self._looked = 0
         self._compared = (0, False)
         self._source_up = self._ever_read = False
@@ -187,7 +156,7 @@ class Daemon:
     async def run(self) -> None:
         """Run until `stop`.  Raises DmimadError where there is no point in going on."""
         try:
-            self._metrics = await self._serve_metrics()
+            await self._serving.serve_metrics()
             await self._run()
             while not self._ending:
                 self._go_on()
@@ -196,17 +165,15 @@ class Daemon:
             raise _cause(error) from None
         finally:
             self._storing.close()
-            for server in (self._metrics, self._page):
-                if server is not None:
-                    await server.stop()
+            await self._serving.stop()
 
     async def _run(self) -> None:
-        self._reloading.first_files()
+        self.reloading.first_files()
         offset = self._resume()
         self._log.info(
             "started", version=__version__, host=self.settings.host.id, source=self.settings.source.path
         )
-        control = self._open_control()
+        control = open_control(self.settings.control, self, self._outside, self._log)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
@@ -253,62 +220,9 @@ class Daemon:
         """Read settings and baseline again."""
         self._reload_wanted.set()
 
-    def _make_source(self) -> KernelList | FileList:
-        source = self.settings.source
-        if is_kernel_list(source.path):
-            return KernelList(
-                source.path,
-                poll_interval_seconds=source.poll_interval_seconds,
-                hold_open=source.hold_open,
-                passed=self._passed,
-            )
-        return FileList(Path(source.path), log=self._log)
-
-    def _make_live(self) -> LiveWitness | None:
-        """The second witness; a mirrored list is of another host, so there is none."""
-        settings, outside = self.settings.live, self._outside
-        if not settings.enabled or not isinstance(self._source, KernelList):
-            return None
-        return LiveWitness(
-            LiveClient(connector(settings.socket), timeout_seconds=_OBSERVATION_SECONDS, log=self._log),
-            Uevents(log=self._log) if settings.wake_ups else None,
-            Pacing(settings.interval_seconds),
-            self,
-            monotonic=outside.monotonic,
-            wall_clock=outside.wall_clock,
-            log=self._log,
-        )
-
-    def _make_pcr(self) -> PcrWitness | None:
-        settings, outside = self.settings.tpm, self._outside
-        if not settings.enabled or not isinstance(self._source, KernelList):
-            return None
-        return PcrWitness(
-            Tpm(outside.tpm),
-            settings.interval_seconds,
-            self,
-            monotonic=outside.monotonic,
-            wall_clock=outside.wall_clock,
-            log=self._log,
-        )
-
-    def _names(self) -> Names:
-        """What this host's block devices are called; a mirrored list is of another host."""
-        return self._outside.block_names if isinstance(self._source, KernelList) else no_names
-
-    def _make_watch(self) -> DirectoryWatch:
-        directory, suffixes = Path(self.settings.baseline.directory), (".toml", ".toml" + SUFFIX)
-        return DirectoryWatch(directory, log=self._log, suffix=suffixes)
-
     def _boot(self) -> str:
         """What tells this boot's records from another's; a mirrored file tells by its content alone."""
-        return "file" if isinstance(self._source, FileList) else self._read_boot_id()
-
-    def _read_boot_id(self) -> str:
-        try:
-            return self._outside.boot_id.read_text("ascii").strip()
-        except (OSError, UnicodeDecodeError):
-            return "unknown boot"
+        return "file" if isinstance(self._source, FileList) else self._outside.read_boot_id()
 
     def _stamp(self) -> object:
         """By what another process of this boot knows whether the clock has been set since."""
@@ -334,7 +248,7 @@ class Daemon:
                 self._clock.since((wall, elapsed))
         if self.monitor.history_lost:
             self._log.warning("history_lost", problem=self.monitor.history_lost)
-        self._reloading.judge_signatures()
+        self.reloading.judge_signatures()
         self._retained = self.monitor.retained()
         return offset
 
@@ -475,12 +389,12 @@ class Daemon:
     async def _watch_baseline(self) -> None:
         async with aclosing(self._watch.changes()) as changes:
             async for _ in changes:
-                self._reloading.reload_baseline()
+                self.reloading.reload_baseline()
 
     async def watch_elsewhere(self) -> None:
         """The baseline directory is another one."""
         await _end(self._watching)
-        self._watch = self._make_watch()
+        self._watch = baseline_watch(self.settings.baseline, self._log)
         self._watching = self._group.create_task(self._watch_baseline(), name="baseline watch")
 
     async def _keep_reloading(self) -> None:
@@ -488,14 +402,16 @@ class Daemon:
             await self._reload_wanted.wait()
             self._reload_wanted.clear()
             self._service.reloading()
-            await self._reloading.reload()
+            await self.reloading.reload()
             self._service.ready()
 
     def serve_with(self, use: str, tls: ssl.SSLContext | None) -> None:
         """New connections to the endpoint of metrics or page use this."""
-        server = {METRICS: self._metrics, PAGE: self._page}[use]
-        if server is not None:
-            server.tls = tls
+        self._serving.use(use, tls)
+
+    def serve_page(self) -> None:
+        """Begin to serve the page, if that is wanted and not so yet; nothing waits for it."""
+        self._group.create_task(self._serving.serve_page(), name="page")
 
     async def publish_anew(self) -> None:
         """End the connection to the broker, and begin another as the settings in force say."""
@@ -506,7 +422,7 @@ class Daemon:
         self._publisher = self._publishing = None
         if self.settings.mqtt.enabled:
             self._publisher = Publisher(
-                self._reloading.broker_access(),
+                self.reloading.broker_access(),
                 self.settings.host.id,
                 self._storing,
                 lambda: self._retained,
@@ -558,137 +474,35 @@ class Daemon:
             hanging=self._hanging,
         )
 
-    # -- the control socket ----------------------------------------------------------------
+    # -- what there is to see --------------------------------------------------------------
 
-    def _open_control(self) -> ControlServer | None:
-        """That nobody can ask is no reason not to monitor."""
-        settings = self.settings.control
-        if not settings.socket:
-            return None
-        users, unknown = user_ids(settings.users)
-        for name in unknown:
-            self._log.warning("control_user_unknown", user=name, remedy="correct control.users")
-        server = ControlServer(
-            Path(settings.socket),
-            answers(self, self._outside.wall_clock, self._log),
-            users=users,
-            log=self._log,
-            monotonic=self._outside.monotonic,
-        )
-        try:
-            server.listen()
-        except AdapterError as error:
-            self._log.warning("control_unavailable", problem=str(error))
-            return None
-        return server
+    @property
+    def metrics_url(self) -> str:
+        """Where the metrics are; "" if they are not served."""
+        return self._serving.metrics_url
+
+    @property
+    def page_url(self) -> str:
+        """Where the page is; "" if it is not served."""
+        return self._serving.page_url
 
     def surroundings(self) -> Surroundings:
         """What a status tells beside what the monitor knows."""
-        return Surroundings(
-            version=__version__,
-            source=self.settings.source.path,
-            source_up=self._source_up,
-            lag=self._lag(),
-            live_up=None if self._live is None else self._live.up,
-            mqtt_connected=None if self._publisher is None else self._publisher.connected,
-            outbox_pending=self._storing.pending_count(),
-            outbox_dead=self._storing.dead_count(),
-            store_problem=self._storing.problem,
-            mqtt_problem="" if self._publisher is None else self._publisher.rival,
-            settings_accepted=self._reloading.accepted(SETTINGS),
-            baseline_accepted=self._reloading.accepted(BASELINE),
-            baseline_directory=self.settings.baseline.directory,
-            refused=self._reloading.refused,
-            restart_needed=self._reloading.restart_needed,
-        )
-
-    def _lag(self) -> int | None:
-        """Records that are in the list and not processed yet."""
-        count = self._source.count if isinstance(self._source, KernelList) else None
-        if count is None:
-            return None
-        return max(count + self.monitor.trimmed - self.monitor.position, 0)
-
-    # -- metrics ---------------------------------------------------------------------------
-
-    async def _serve_metrics(self) -> MetricsServer | None:
-        settings = self.settings.metrics
-        if not settings.enabled:
-            return None
-        server = MetricsServer(
-            registry(self._collector),
-            address=settings.address,
-            port=settings.port,
-            log=self._log,
-            tls=self._reloading.first_tls(METRICS),
-        )
-        await server.start()
-        self.metrics_url = server.url
-        return server
-
-    def serve_page(self) -> None:
-        """Begin to serve the page, if that is wanted and not so yet; nothing waits for it."""
-        self._group.create_task(self._serve_page(), name="page")
-
-    async def _serve_page(self) -> None:
-        """That nobody can look is no reason not to monitor."""
-        settings = self.settings.page
-        async with self._page_starting:
-            if not settings.enabled or self._page is not None:
-                return
-            try:
-                server = await asyncio.to_thread(self._page_server)  # templates take a moment
-                await server.start()
-            except Exception as error:  # the boundary: whatever it is, only the page is missing
-                foreseen = isinstance(error, DmimadError)
-                self._reloading.page_unavailable(str(error if foreseen else InternalError(error)))
-                return
-            self._page, self.page_url = server, server.url
-            self._reloading.page_unavailable("")
-
-    def _page_server(self) -> PageServer:
-        """As the settings have it; raises AdapterError."""
-        settings, wall_clock = self.settings.page, self._outside.wall_clock
-        return PageServer(
-            Sources(
-                status=lambda: self.monitor.status(wall_clock(), self.surroundings()),
-                detail=lambda key: self.monitor.detail(key, wall_clock(), self.surroundings()),
-            ),
-            address=settings.address,
-            port=settings.port,
-            version=__version__,
-            log=self._log,
-            tls=self._reloading.first_tls(PAGE),
-            checks_host=not settings.tls_client_ca_file,
-            monotonic=self._outside.monotonic,
-            wall_clock=wall_clock,
-        )
+        return self._report().surroundings()
 
     def _snapshot(self) -> Snapshot:
-        monitor = self.monitor
-        return Snapshot(
-            records=monitor.records,
-            dm_events=dict(monitor.dm_events),
-            devices=monitor.series(),
-            findings=dict(monitor.findings),
-            firing=monitor.firing(),
-            position=monitor.position,
-            lag=self._lag(),
-            pcr_verified=monitor.pcr_verified,
-            last_read=monitor.last_read,
-            outbox_pending=self._storing.pending_count(),
-            outbox_dead=self._storing.dead_count(),
-            mqtt_connected=self._publisher is not None and self._publisher.connected,
-            reload_ok=not self._reloading.refused,
-            reload_success=self._reloading.last_success,
-            certificate_expiry=self._reloading.certificate_expiry,
+        return self._report().snapshot(self._outside.wall_clock())
+
+    def _report(self) -> SelfReport:
+        return SelfReport(
+            settings=self.settings,
+            monitor=self.monitor,
+            source=self._source,
             source_up=self._source_up,
-            live_up=None if self._live is None else self._live.up,
-            observations=monitor.observations,
-            store_up=not self._storing.problem,
-            mqtt_rival=self._publisher is not None and bool(self._publisher.rival),
-            baseline_expiry=monitor.approved_until(self._outside.wall_clock()),
-            mqtt_enabled=self.settings.mqtt.enabled,
+            live=self._live,
+            storing=self._storing,
+            publisher=self._publisher,
+            reloading=self.reloading,
         )
 
 

@@ -50,10 +50,12 @@ class Reloadable(Protocol):
     """The daemon, as far as it is changed here."""
 
     settings: Settings
-    page_url: str
 
     @property
     def monitor(self) -> Monitor: ...
+
+    @property
+    def page_url(self) -> str: ...
 
     def commit(self) -> None:
         """Store what has changed."""

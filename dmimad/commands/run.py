@@ -16,8 +16,9 @@ from dmimad.adapters.journal import Journal
 from dmimad.adapters.log import LibraryLog, open_log
 from dmimad.adapters.privileges import go_on_without
 from dmimad.config import load
-from dmimad.daemon import Daemon, Outside
+from dmimad.daemon import Daemon
 from dmimad.message_ids import message_id
+from dmimad.parts import Outside
 from dmimad.settings import Settings, SourceSettings
 
 SUMMARY = "the daemon"

@@ -19,10 +19,11 @@ from structlog.typing import FilteringBoundLogger
 
 from dmimad.adapters.log import LibraryLog, open_log
 from dmimad.core.errors import AdapterError
-from dmimad.daemon import Daemon, Outside
+from dmimad.daemon import Daemon
 from dmimad.demo.broker import ADDRESS
 from dmimad.demo.recording import Recording
 from dmimad.demo.story import BASELINE_AT_FIRST, BOOT_RECORDS
+from dmimad.parts import Outside
 from dmimad.settings import (
     AlertSettings,
     BaselineSettings,

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from dmimad import daemon as daemon_module
+from dmimad import parts as parts_module
 from dmimad.adapters.control.client import ask as ask_control
 from tests.broker import Broker, free_port
 from tests.certificates import Authority
@@ -195,7 +195,7 @@ def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Machi
     """Kernels with their lists and TPMs, for daemons that run in this process."""
     made = {name: Machine(tmp_path / f"machine-{name}") for name in ("sealed", "unsealed", "behind")}
     lists = {str(machine.list) for machine in made.values()}
-    monkeypatch.setattr(daemon_module, "is_kernel_list", lambda path: path in lists)
+    monkeypatch.setattr(parts_module, "is_kernel_list", lambda path: path in lists)
     return made
 
 

@@ -19,7 +19,8 @@ import structlog
 
 from dmimad.clock import Clock
 from dmimad.config import load
-from dmimad.daemon import Daemon, Outside
+from dmimad.daemon import Daemon
+from dmimad.parts import Outside
 from tests.broker import Broker, subscribed_to
 from tests.core.monitored import BAD, GOOD, approved
 from tests.core.monitored import Host as Monitored

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from dmimad import daemon as module
+from dmimad import parts as module
 from dmimad.adapters.log import open_log
 from dmimad.config import load
 from dmimad.core.pcr import ATTEMPTS
-from dmimad.daemon import Daemon, Outside
+from dmimad.daemon import Daemon
+from dmimad.parts import Outside
 from tests.broker import Broker, Subscriber, subscribed_to
 from tests.core.kernel import Kernel, linear
 from tests.core.lists import Item, binary_list, replayed

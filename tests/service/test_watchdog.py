@@ -18,12 +18,13 @@ from pathlib import Path
 
 import pytest
 
-from dmimad import daemon as module
+from dmimad import parts as module
 from dmimad import witnesses
 from dmimad.adapters.log import open_log
 from dmimad.config import load
-from dmimad.daemon import Daemon, Outside
+from dmimad.daemon import Daemon
 from dmimad.liveness import Allowances
+from dmimad.parts import Outside
 from tests.broker import Broker, free_port
 from tests.service.daemon_process import DEADLINE_SECONDS, running
 from tests.service.host import Host

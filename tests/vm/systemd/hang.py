@@ -13,8 +13,9 @@ from unittest import mock
 
 from dmimad import cli
 from dmimad.commands import run
-from dmimad.daemon import Daemon, Outside
+from dmimad.daemon import Daemon
 from dmimad.liveness import Allowances
+from dmimad.parts import Outside
 
 ALLOWED_SECONDS = 3.0
 
