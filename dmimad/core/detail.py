@@ -24,11 +24,11 @@ from dmimad.core.drift import Closest, Surroundings, closest
 from dmimad.core.event import printable
 from dmimad.core.finding import NOT_NAMED, Difference
 from dmimad.core.health import is_volatile
+from dmimad.core.moments import Moments
 from dmimad.core.observation import LiveDevice
 from dmimad.core.recent import Told
 from dmimad.core.rules import demanded, differences, unspoken
 from dmimad.core.status import alert_status, device_status, most_important
-from dmimad.core.supervision import Moments
 from dmimad.core.table import Table
 
 #: Rows told of one table; a table may have a million targets.

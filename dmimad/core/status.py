@@ -17,8 +17,8 @@ from dmimad.core.cloudevent import timestamp
 from dmimad.core.drift import Verdict
 from dmimad.core.finding import Severity
 from dmimad.core.maintenance import Maintenance
+from dmimad.core.moments import Moments
 from dmimad.core.recent import Told
-from dmimad.core.supervision import Moments
 
 #: Bytes of device documents told; one with two long tables has about 100 kB.
 MAX_DEVICE_BYTES = 32 << 20

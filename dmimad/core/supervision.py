@@ -16,14 +16,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 
 from dmimad.core import cloudevent
-from dmimad.core.alert import MAX_SECONDS, Alert, AlertBook, shifted
+from dmimad.core.alert import Alert, AlertBook
 from dmimad.core.backing import Names, Number, as_number, no_names
 from dmimad.core.baseline import Baseline
 from dmimad.core.change import JUDGED, OBSERVED, Cause, Change, Description, described
-from dmimad.core.checkpoint import Document, items, table
+from dmimad.core.checkpoint import Document
 from dmimad.core.device import Device
 from dmimad.core.drift import (
     Judgement,
@@ -35,10 +35,11 @@ from dmimad.core.drift import (
     reloaded,
     removed,
 )
-from dmimad.core.errors import MalformedError
 from dmimad.core.event import printable
+from dmimad.core.evidence import Evidence
 from dmimad.core.finding import Finding, Severity
 from dmimad.core.history import History
+from dmimad.core.moments import Moments, read_moments
 from dmimad.core.observation import LiveDevice
 from dmimad.core.registry import number_of
 from dmimad.core.snapshot import DeviceSeries
@@ -55,19 +56,6 @@ OF_STATE = "state"
 _LIVE = "live:"
 #: In keys: of the whole list, until it is taken back.
 _LIST = "|list"
-
-
-@dataclass(frozen=True, slots=True)
-class Moments:
-    """Since when a device is as it is, in Unix seconds; None where that is not known."""
-
-    verdict: float | None = None
-    active: float | None = None
-    inactive: float | None = None
-
-    def shifted(self, by: float) -> Moments:
-        """The same when the clock was set by so many seconds."""
-        return Moments(*(None if each is None else shifted(each, by) for each in astuple(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +101,7 @@ class Supervision:
         self._judged_by: dict[str, dict[Number, tuple[str, ...]]] = {}
         self._shown_with: dict[str, dict[Number, tuple[str, ...]]] = {}
         self._stored_moments: dict[str, Moments] = {}
-        self._evidence: dict[str, dict[int, tuple[str, str]]] = {}
+        self._evidence = Evidence()
         self._views: dict[str, DeviceView] = {}
         self._outdated: dict[str, Device] = {}  # devices whose documents are made when they are asked for
         self._expiries: dict[
@@ -122,13 +110,8 @@ class Supervision:
 
     def restore(self, holding: Iterable[Alert], evidence: Document, moments: Document) -> None:
         """Take over what alerts held before a restart, and what was stored; raises MalformedError."""
-        self._stored_moments = {key: _read_moments(stored) for key, stored in moments.items()}
-        for key, records in evidence.items():
-            self._evidence[key] = {}
-            for index, pair in table(records).items():
-                if not (index.isdecimal() and isinstance(pair, list) and len(pair) == 2):  # a pair
-                    raise MalformedError("stored evidence is damaged")
-                self._evidence[key][int(index)] = (str(pair[0]), str(pair[1]))
+        self._stored_moments = {key: read_moments(stored) for key, stored in moments.items()}
+        self._evidence.restore(evidence)
         for alert in holding:
             kind, _, cause = alert.key.partition("|")
             subject = alert.finding.device
@@ -144,7 +127,7 @@ class Supervision:
 
     def note(self, device: Device, record: int, template_digest: str, event: str) -> None:
         """A record was about this device."""
-        self._evidence.setdefault(device.key, {})[record] = (template_digest, event)
+        self._evidence.note(device.key, record, template_digest, event)
 
     def present(self, device: Device, now: float, record: int | None, *, at_once: bool = False) -> None:
         """The device exists, and is as it is."""
@@ -176,15 +159,15 @@ class Supervision:
             self._count(finding)
             urgent = _is_urgent(finding, at_once=at_once)
             shown = printable(device.name)
-            self._book.hold(key, self._with_evidence(finding), shown, since=now, now=now, at_once=urgent)
-        self._prune_evidence(device)
+            self._book.hold(key, self._evidence.told_with(finding), shown, since=now, now=now, at_once=urgent)
+        self._evidence.prune(device)
 
     def _cause(self, device: Device, record: int | None) -> Cause:
         """Why a device is looked at: for a record, else for an observation."""
         history = self.history
         event = OBSERVED
         if record is not None:
-            event = self._evidence.get(device.key, {}).get(record, ("", ""))[1]
+            event = self._evidence.event(device.key, record)
         return Cause(event, record, history.late, history.after)
 
     def _key(self, found: Finding, device: Device) -> str:
@@ -247,7 +230,7 @@ class Supervision:
             return
         finding = reloaded(device, before, self.baseline, now=now)
         if finding is not None:
-            finding = self._with_evidence(finding)
+            finding = self._evidence.told_with(finding)
             # Without a record nothing but the time tells this swap from the same one earlier.
             at = str(now) if finding.record is None else str(finding.record)
             self.announce(f"{device.key}|{at}|{after.label}", finding, printable(device.name), now)
@@ -310,7 +293,7 @@ class Supervision:
         """The device was removed, by ``record`` if there is one."""
         finding = removed(device, self.baseline, record, now=now)
         if finding is not None:
-            finding = self._with_evidence(finding)
+            finding = self._evidence.told_with(finding)
         self.history.gone(device, self._cause(device, record), now)
         self.forget(device, now, record)
         if finding is not None:
@@ -329,7 +312,7 @@ class Supervision:
         self._presence = None
         self._judged_by.pop(device.key, None)
         self._shown_with.pop(device.key, None)
-        self._evidence.pop(device.key, None)
+        self._evidence.forget(device.key)
         self._views.pop(device.key, None)
         self._expiries.pop(device.key, None)
         self._outdated.pop(device.key, None)
@@ -506,23 +489,7 @@ class Supervision:
 
     def stored(self, key: str) -> dict[str, object]:
         """What is kept with a device, as JSON to store."""
-        known = self._known.get(key)
-        moments = Moments() if known is None else known.moments
-        return {
-            "evidence": {str(index): list(pair) for index, pair in self._evidence.get(key, {}).items()},
-            "moments": [moments.verdict, moments.active, moments.inactive],
-        }
-
-    def _with_evidence(self, finding: Finding) -> Finding:
-        known = self._evidence.get(finding.device, {}).get(-1 if finding.record is None else finding.record)
-        if known is None:
-            return finding
-        return replace(finding, data={**finding.data, "template_digest": known[0], "event": known[1]})
-
-    def _prune_evidence(self, device: Device) -> None:
-        wanted = {device.since, device.changed_at, device.staged_at}
-        kept = self._evidence.get(device.key, {})
-        self._evidence[device.key] = {index: pair for index, pair in kept.items() if index in wanted}
+        return {"evidence": self._evidence.document(key), "moments": self.moments(key).document()}
 
     def _count(self, finding: Finding) -> None:
         self._counts[finding.code, finding.severity.value] += 1
@@ -536,18 +503,6 @@ def _is_urgent(finding: Finding, *, at_once: bool) -> bool:
     """
     staged = finding.data.get("slot") == "inactive"
     return finding.severity is Severity.CRITICAL if staged else at_once and "slot" in finding.data
-
-
-def _read_moments(stored: object) -> Moments:
-    """Three times as they were stored; raises MalformedError."""
-    times = items(stored)
-    if len(times) != 3:  # verdict, active, inactive
-        raise MalformedError("stored moments are damaged")
-    for moment in times:
-        if moment is not None and not (isinstance(moment, float | int) and 0 <= moment <= MAX_SECONDS):
-            raise MalformedError("stored moments are damaged")
-    verdict, active, inactive = (moment if isinstance(moment, float | int) else None for moment in times)
-    return Moments(verdict, active, inactive)
 
 
 def _moments(before: _Known, judgement: Judgement, device: Device, now: float) -> Moments:

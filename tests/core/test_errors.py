@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dmimad.core.errors import InternalError
+from dmimad.core.errors import AdapterError, InternalError
 
 
 def raised() -> ValueError:
@@ -21,3 +21,10 @@ def test_an_internal_error_says_what_and_where_in_one_line() -> None:
 
 def test_an_internal_error_that_was_never_raised() -> None:
     assert "(at an unknown place)" in str(InternalError(KeyError("x")))
+
+
+def test_an_adapter_error_says_where_what_and_what_to_do() -> None:
+    error = AdapterError("cannot open", "/var/lib/dmimad", "make the directory")
+    assert str(error) == "/var/lib/dmimad: cannot open; make the directory"
+    assert (error.what, error.where, error.remedy) == ("cannot open", "/var/lib/dmimad", "make the directory")
+    assert str(AdapterError("cannot open", "/var/lib/dmimad")) == "/var/lib/dmimad: cannot open"

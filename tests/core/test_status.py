@@ -11,8 +11,8 @@ from dmimad.core import status
 from dmimad.core.alert import Alert, Notice, State, Status
 from dmimad.core.finding import Severity, make_finding
 from dmimad.core.maintenance import Maintenance
+from dmimad.core.moments import Moments
 from dmimad.core.status import Known, Surroundings, status_document, timeless
-from dmimad.core.supervision import Moments
 from tests.core.monitored import BAD, GOOD, Host, approved, label
 
 NOW = 1_795_358_234.203

@@ -18,8 +18,9 @@ from dmimad.core.device import Device
 from dmimad.core.errors import MalformedError
 from dmimad.core.event import Identity
 from dmimad.core.finding import Finding, Severity, make_finding
+from dmimad.core.moments import Moments
 from dmimad.core.observation import LiveDevice
-from dmimad.core.supervision import Moments, Supervision
+from dmimad.core.supervision import Supervision
 from dmimad.core.table import Provenance, Table
 from tests.core.monitored import listed
 
