@@ -22,6 +22,8 @@ from dmimad.core.errors import AdapterError
 
 MAX_CONNECTIONS = 16
 MAX_REQUEST_BYTES = 8192
+#: Of a request that is too long so much is read to be able to say so.
+MAX_PASSED_OVER_BYTES = 256 << 10
 REQUEST_SECONDS = 10.0
 #: No more of an answer is held for one client than this, beside what all clients share.
 SEND_PIECE_BYTES = 64 << 10
@@ -180,6 +182,15 @@ async def _request(reader: asyncio.StreamReader) -> Request | Response:
     except asyncio.LimitOverrunError:
         return TOO_LARGE
     return _parsed(head) or BAD_REQUEST
+
+
+async def _passed_over(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """What else was sent: with that unread, the connection would be reset, and the answer be lost."""
+    if writer.can_write_eof():
+        writer.write_eof()
+    left = MAX_PASSED_OVER_BYTES
+    while left > 0 and (piece := await reader.read(left)):
+        left -= len(piece)
 
 
 def _parsed(head: bytes) -> Request | None:
