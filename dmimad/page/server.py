@@ -12,6 +12,7 @@ service has for this address (DNS rebinding) is not answered.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import ipaddress
 import json
@@ -174,12 +175,13 @@ class PageServer:
 
     # -- pages -----------------------------------------------------------------------------
 
-    def _make(self, path: str) -> _Made:
+    async def _make(self, path: str) -> _Made:
+        """What is known is gathered at once; that it becomes text is a thread's, beside the event loop."""
         began = self._monotonic()
         if path == "/":
-            return _Made(self._index(self._sources.status()), HTML, began)
+            return _Made(await asyncio.to_thread(self._index, self._sources.status()), HTML, began)
         if path == "/status.json":
-            return _Made(_json(self._sources.status()), JSON, began)
+            return _Made(await asyncio.to_thread(_json, self._sources.status()), JSON, began)
         found = _DEVICE.fullmatch(path)
         if found is None:
             return self._message("404 Not Found", "There is no such page", began)
@@ -187,17 +189,8 @@ class PageServer:
         if detail is None:
             return self._message("404 Not Found", f"There is no device {found[1]} now", began)
         if found[2]:
-            return _Made(_json(detail), JSON, began)
-        view = device_page(detail)
-        page = self._renderer.page(
-            "device.html",
-            title=f"{view.title} – {view.host} – dmimad",
-            host=view.host,
-            time=view.time,
-            level=view.row.level,
-            view=view,
-        )
-        return _Made(page, HTML, began)
+            return _Made(await asyncio.to_thread(_json, detail), JSON, began)
+        return _Made(await asyncio.to_thread(self._device, detail), HTML, began)
 
     def _index(self, status: Document) -> Page:
         view = overview(status)
@@ -210,6 +203,17 @@ class PageServer:
             view=view,
         )
 
+    def _device(self, detail: Document) -> Page:
+        view = device_page(detail)
+        return self._renderer.page(
+            "device.html",
+            title=f"{view.title} – {view.host} – dmimad",
+            host=view.host,
+            time=view.time,
+            level=view.row.level,
+            view=view,
+        )
+
     def _message(self, status: str, words: str, began: float) -> _Made:
         page = self._renderer.page(
             "message.html", title=f"{words} – dmimad", host="", time="", level=Level.OFF, words=words
@@ -219,14 +223,19 @@ class PageServer:
 
 def _json(document: Document) -> Page:
     """Its tag is that of everything that does not change by itself; each member is encoded once."""
-    members = {name: json.dumps(value) for name, value in document.items()}
+    members = {name: _encoded(value) for name, value in document.items()}
     told = timeless(document) if "list" in document else {**document, "time": ""}
     digest = hashlib.sha256()
     for name, text in members.items():
-        calm = text if told[name] is document[name] else json.dumps(told[name])
+        calm = text if told[name] is document[name] else _encoded(told[name])
         digest.update(f"{name}\0{calm}\0".encode())
     body = ",\n".join(f"{json.dumps(name)}: {text}" for name, text in members.items())
     return Page(f"{{{body}}}\n".encode(), f'"{digest.hexdigest()[:32]}"')
+
+
+def _encoded(value: object) -> str:
+    """A list item by item: other threads wait for as long as one call takes."""
+    return f"[{', '.join(map(json.dumps, value))}]" if isinstance(value, list) else json.dumps(value)
 
 
 def _matches(header: str, etag: str) -> bool:

@@ -57,6 +57,28 @@ async def test_the_rest_is_that_of_all_together() -> None:
         assert await other == "b 2"
 
 
+async def test_what_is_awaited_is_made_alone_too() -> None:
+    clock = Clock()
+    sharing: Sharing[str] = Sharing(clock)
+    done = asyncio.Event()
+
+    async def make() -> str:
+        await done.wait()
+        return clock.making("a", 60.0)()
+
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        first = asyncio.create_task(sharing.fresh("a", make))
+        other = asyncio.create_task(sharing.fresh("b", clock.making("b")))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert clock.made == []
+        done.set()
+        assert await first == "a 1"
+        assert sharing._rest_until == 1060.0 + REST * 60.0
+        sharing.stop()
+        assert await other == "b 2"
+
+
 async def test_what_goes_wrong_is_told_to_all_who_wait_and_the_next_one_tries_again() -> None:
     clock = Clock()
     sharing: Sharing[str] = Sharing(clock)

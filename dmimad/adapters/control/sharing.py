@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 REST = 10
@@ -27,8 +27,11 @@ class Sharing(Generic[Made]):
         self._next: dict[str, asyncio.Task[Made]] = {}
         self._stopped = asyncio.Event()
 
-    async def fresh(self, key: str, make: Callable[[], Made]) -> Made:
-        """What `make` returns, called after this was; raises what it raises."""
+    async def fresh(self, key: str, make: Callable[[], Made | Awaitable[Made]]) -> Made:
+        """What `make` returns, called after this was; raises what it raises.
+
+        What takes long may be awaited: no other is made meanwhile, and the rest of the daemon goes on.
+        """
         if key not in self._next:
             task = asyncio.create_task(self._make(key, make), name="status document")
             task.add_done_callback(_heed)
@@ -40,7 +43,7 @@ class Sharing(Generic[Made]):
         """No more pauses: whoever waits for a document is gone soon."""
         self._stopped.set()
 
-    async def _make(self, key: str, make: Callable[[], Made]) -> Made:
+    async def _make(self, key: str, make: Callable[[], Made | Awaitable[Made]]) -> Made:
         try:
             async with self._turn:
                 with contextlib.suppress(TimeoutError):
@@ -49,7 +52,8 @@ class Sharing(Generic[Made]):
                 del self._next[key]  # who comes from here on wants a newer one
                 began = self._monotonic()
                 try:
-                    return make()
+                    made = make()
+                    return await made if isinstance(made, Awaitable) else made
                 finally:
                     ended = self._monotonic()
                     self._rest_until = ended + REST * (ended - began)
