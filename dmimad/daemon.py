@@ -183,6 +183,7 @@ class Daemon:
                     group.create_task(self._attend(), name="watchdog"),
                     group.create_task(self._storing.run(self.commit), name="storing"),
                     group.create_task(self._await_store(), name="state directory"),
+                    group.create_task(self._serving.keep_page(), name="page"),
                 ]
                 self._group = group
                 if control is not None:
@@ -194,7 +195,6 @@ class Daemon:
                 ]
                 self._watching = group.create_task(self._watch_baseline(), name="baseline watch")
                 self._start_publisher()
-                self.serve_page()
                 self._told = self._status_line()
                 self._service.ready(self._told)
                 self.ready.set()

@@ -201,10 +201,12 @@ class Reloading:
         return self._tls(use, getattr(self._daemon.settings, use))
 
     def page_unavailable(self, problem: str) -> None:
-        """The page cannot be served, or can be: ""."""
+        """The page cannot be served, or can be: "".  It is tried again and again, and told once."""
         if not problem:
             self._accept(PAGE)
-        else:
+            return
+        known = self._refused.get(PAGE)
+        if known is None or known.reason != problem:
             self._refuse(PAGE, problem)
             self._log.warning("page_unavailable", problem=problem)
 

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 
+PAGE_AGAIN_SECONDS = 5.0
+"""Between two tries to serve the page."""
+
+
 class Shown(Protocol):
     """The daemon, as far as it is shown here."""
 
@@ -105,6 +109,12 @@ class Serving:
         )
         await server.start()
         self._metrics = server
+
+    async def keep_page(self) -> None:
+        """Serve the page as soon as that can be: an address may be there later than the daemon."""
+        while self._daemon.settings.page.enabled and self._page is None:
+            await self.serve_page()
+            await asyncio.sleep(PAGE_AGAIN_SECONDS)
 
     async def serve_page(self) -> None:
         """Begin to serve the page, if that is wanted and not so yet."""

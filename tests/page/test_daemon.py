@@ -144,11 +144,12 @@ class TestCannotBeServed:
                 )
                 assert await refused(host) == {"page": told["problem"]}
                 assert await daemon.metric("dmimad_config_last_reload_successful") == 0
-                taken.close()
                 await daemon.reload()
+                taken.close()
                 url = await page_of(daemon)
                 assert (await ask(url)).status == "200 OK"
                 assert await refused(host) == {}
+                assert len(daemon.logged("page_unavailable")) == 1
 
     async def test_nor_do_files_keep_it_from_monitoring(
         self, host: Host, tmp_path: Path, corpus: Path
