@@ -27,6 +27,7 @@ from dmimad.commands.plain_text import (
 from dmimad.commands.status_document import Document, count_of, list_in, table_in
 from dmimad.commands.status_facts import Fact, State, facts
 from dmimad.commands.status_headline import headline
+from dmimad.core.change import UNTOLD_TYPE
 
 WIDTH = 80
 LEAST_WIDTH = 40
@@ -175,7 +176,7 @@ def tables_text(device: Document) -> str:
 
 
 def _slot_text(slot: Document) -> str:
-    types = dict.fromkeys(plain(target.get("type")) or "?" for target in list_in(slot, "targets"))
+    types = dict.fromkeys(plain(target.get("type")) or UNTOLD_TYPE for target in list_in(slot, "targets"))
     digits = plain(slot.get("hash")).removeprefix("sha256:")
     shown = digits if digits == "unknown" else digits[:HASH_DIGITS]
     return f"{','.join(types) or '?'} {shown}"

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dmimad.commands.status_document import count_of, list_in, table_in
+from dmimad.core.change import UNTOLD_TYPE
 from dmimad.page.texts import counted
 
 Document = Mapping[str, object]
@@ -219,7 +220,7 @@ def device_row(device: Document) -> DeviceRow:
 def _slot_brief(slot: Document, drift: bool) -> SlotBrief | None:
     if not slot:
         return None
-    types = dict.fromkeys(str(target.get("type") or "?") for target in list_in(slot, "targets"))
+    types = dict.fromkeys(str(target.get("type") or UNTOLD_TYPE) for target in list_in(slot, "targets"))
     digits = str(slot.get("hash")).removeprefix("sha256:")
     return SlotBrief(", ".join(types) or "?", digits[:HASH_DIGITS], drift)
 

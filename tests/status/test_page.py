@@ -216,7 +216,11 @@ def test_what_is_left_out_where_it_is_narrow(width: int, titles: list[str]) -> N
         ("baseline", {"directory": "/b", "entries": 0}, "0 entries from /b: nothing is judged"),
         ("devices", [], "no mapped devices"),
         ("devices", [device(active={"hash": "unknown", "targets": []})], "? unknown"),
-        ("devices", [device(active={"hash": "sha256:0123456789", "targets": [{"type": None}]})], "? 0123456"),
+        (
+            "devices",
+            [device(active={"hash": "sha256:0123456789", "targets": [{"type": None}]})],
+            "opaque 0123456",
+        ),
         ("alerts", [alert("info", since="yesterday", message="")], "INFO      drift.active  image-ro"),
         ("alerts", [alert()] * (MAX_ALERTS_SHOWN + 2), "and 2 more alerts; --json has them"),
     ],
