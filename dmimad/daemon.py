@@ -420,7 +420,8 @@ class Daemon:
 
     def _start_publisher(self) -> None:
         self._publisher = self._publishing = None
-        if self.settings.mqtt.enabled:
+        self._storing.publishing = self.settings.mqtt.enabled
+        if self._storing.publishing:
             self._publisher = Publisher(
                 self.reloading.broker_access(),
                 self.settings.host.id,

@@ -179,7 +179,7 @@ class TpmSettings:
 class MqttSettings:
     """The broker that alerts and device states are published to."""
 
-    enabled: bool = _setting(True, "Publish over MQTT.")
+    enabled: bool = _setting(True, "Publish over MQTT; if not, the newest 1000 alerts are kept for later.")
     host: str = _setting("127.0.0.1", "Name or address of the broker.", check=_check_address)
     port: int = _setting(
         PLAIN_PORT, "Port of the broker; where none is set, 8883 with TLS.", minimum=1, maximum=65535

@@ -15,6 +15,7 @@ Decides nothing about alerts.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 #: Messages kept while nothing can be stored, and bytes of them: of more the oldest are dropped.
 MAX_KEPT = 10_000
 MAX_KEPT_BYTES = 64 << 20
+#: Messages of the outbox that are kept for a broker which the settings do not have (yet).
+KEPT_WITHOUT_BROKER = 1_000
+#: So many more are there before the oldest are dropped, all in one transaction.
+_DROPPED_AT_ONCE = 100
 #: Try again to store after this long, if that failed.
 RETRY_SECONDS = 1.0
 #: Try again to open after this long.
@@ -56,6 +61,8 @@ class Storing:
 
     def __init__(self, directory: Path, stamp: Callable[[], object], log: FilteringBoundLogger) -> None:
         self.problem = ""
+        self.publishing = True
+        """Whether somebody is to have the messages; if not, only the newest are kept for one who may come."""
         self.reopened = asyncio.Event()
         """There is a store again, of which nothing is known here: call `hand_over`, and begin again."""
         self.approved: tuple[ApprovedFile, ...] = ()
@@ -129,7 +136,16 @@ class Storing:
             self._fail(error)
             return False
         self._kept.clear()
+        if not self.publishing:
+            self._drop_oldest(store)
         return True
+
+    def _drop_oldest(self, store: Store) -> None:
+        """With no broker in the settings nobody ever takes them; they have been told to the journal."""
+        surplus = store.pending_count() - KEPT_WITHOUT_BROKER
+        if surplus >= _DROPPED_AT_ONCE:
+            with contextlib.suppress(AdapterError):  # the next commit finds out, and tries this again
+                store.acknowledged([row.seq for row in store.pending(0, surplus)])
 
     def _take(self, monitor: Monitor) -> Commit:
         """What the monitor has, its messages numbered and told to the journal."""

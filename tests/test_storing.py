@@ -14,6 +14,7 @@ from dmimad import storing
 from dmimad.adapters.store import DATABASE_NAME, Store
 from dmimad.baselines import Baselines
 from dmimad.storing import Storing
+from tests.core.kernel import linear
 from tests.core.monitored import BAD, GOOD, Host, approved
 
 SILENT = structlog.wrap_logger(
@@ -45,6 +46,10 @@ def drifted() -> Host:
 
 def ids(store: Store | Storing) -> list[str]:
     return [json.loads(row.message.payload)["id"] for row in store.pending(0, 99)]
+
+
+def sequence_numbers(store: Storing) -> list[int]:
+    return [int(json.loads(row.message.payload)["sequence"]) for row in store.pending(0, 999)]
 
 
 def damage(storing: Storing, directory: Path) -> None:
@@ -114,6 +119,35 @@ def test_what_is_kept_is_bounded(kept: Storing, directory: Path, monkeypatch: py
     assert len(numbers) == 2
     assert int(numbers[1]) == int(numbers[0]) + 1 > 2
     assert (kept.pending_count(), kept.dead_count()) == (2, int(numbers[1]) - 2)
+
+
+def test_without_a_broker_the_newest_are_kept_for_one_that_may_come(
+    kept: Storing, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storing, "KEPT_WITHOUT_BROKER", 5)
+    monkeypatch.setattr(storing, "_DROPPED_AT_ONCE", 3)
+    kept.publishing = False
+    host = drifted()
+    expected = told = 0
+    for moment in range(1_000, 21_000, 1_000):
+        kept.commit(host.monitor, NOTHING_KNOWN, moment)
+        numbers = sequence_numbers(kept)
+        before, told = told, numbers[-1]
+        expected += told - before
+        expected = 5 if expected >= 8 else expected  # several at once, not one by one
+        assert numbers == list(range(told - expected + 1, told + 1))
+        host.kernel.load(b"d", (linear(moment),))
+        host.kernel.resume(b"d")
+        host.feed(moment + 500.0)
+    assert told > 20
+    assert (kept.pending_count(), kept.dead_count()) == (expected, 0)
+    kept.publishing = True
+    kept.commit(host.monitor, NOTHING_KNOWN, 30_000.0)
+    assert kept.pending_count() > expected
+    kept.close()
+    again = Storing(directory, lambda: None, SILENT)
+    assert sequence_numbers(again)[:expected] == numbers
+    again.close()
 
 
 def test_what_was_acknowledged_meanwhile_is_not_stored(kept: Storing, directory: Path) -> None:
