@@ -63,10 +63,18 @@ def test_adapters_know_the_core_and_not_each_other(path: Path) -> None:
     own = path.parts[1].removesuffix(".py")
     for module in imports_of(ROOT / path):
         if module.startswith("dmimad."):
-            fine = module.startswith("dmimad.core.") or (
+            fine = module.startswith(("dmimad.core.", "dmimad.system.")) or (
                 module.startswith("dmimad.adapters.") and adapter_of(module) == own
             )
             assert fine, f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.parts[0] == "system"], ids=str)
+def test_what_adapters_share_knows_the_core_alone(path: Path) -> None:
+    for module in imports_of(ROOT / path):
+        assert not module.startswith("dmimad.") or module.startswith("dmimad.core."), (
+            f"{path} imports {module}"
+        )
 
 
 SUBSCRIBER_MAY_IMPORT = ("core", "subscriber", "adapters.keys", "adapters.mqtt")

@@ -98,6 +98,11 @@ class Host:
         """Payloads the daemon has stored and not seen acknowledged, in order."""
         return [payload for (payload,) in self._rows("SELECT payload FROM outbox ORDER BY seq")]
 
+    def told(self) -> int:
+        """How many messages there have been, delivered or not."""
+        (number,) = self._rows("SELECT max(seq) FROM sqlite_sequence WHERE name = 'outbox'")[0]
+        return int(number or 0)
+
     def dead_letters(self) -> list[bytes]:
         """Payloads the daemon has given up on."""
         return [payload for (payload,) in self._rows("SELECT payload FROM dead_letter ORDER BY seq")]
