@@ -16,6 +16,7 @@ from dmimad.core.baseline import MAX_BASELINE_BYTES, Baseline, merge
 from dmimad.core.dsse import MAX_ENVELOPE_BYTES
 from dmimad.core.errors import AdapterError, BaselineError
 from dmimad.core.signed_baseline import SUFFIX, SignedFile, parse_file
+from dmimad.system.files import open_without_waiting
 
 #: Files in one directory; more is not a baseline but an accident.
 MAX_FILES = 1000
@@ -98,12 +99,7 @@ def write_signatures(path: Path, signatures: bytes) -> Path:
 
 def _read(path: Path, size: int) -> bytes:
     try:
-        with open(path, "rb", opener=_open) as stream:
+        with open(path, "rb", opener=open_without_waiting) as stream:
             return stream.read(size) or b""  # None: a FIFO that somebody has open and writes nothing to
     except OSError as error:
         raise BaselineError(str(path), f"cannot be read: {error.strerror}") from error
-
-
-def _open(path: str, flags: int) -> int:
-    """Not to be held by a FIFO that nobody writes."""
-    return os.open(path, flags | os.O_NONBLOCK)

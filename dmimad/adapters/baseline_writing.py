@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from dmimad.core.errors import AdapterError
+from dmimad.system.files import open_without_waiting
 
 NEW_FILE_MODE = 0o644
 MAX_BYTES = 16 << 20
@@ -23,7 +24,7 @@ MAX_BYTES = 16 << 20
 def read_file(path: Path) -> bytes | None:
     """What is there; None if nothing is.  Raises AdapterError."""
     try:
-        with open(path, "rb", opener=_open) as stream:
+        with open(path, "rb", opener=open_without_waiting) as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
                 raise AdapterError("is not a file", str(path), "name another one")
             return stream.read(MAX_BYTES)
@@ -93,8 +94,3 @@ def _sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _open(path: str, flags: int) -> int:
-    """Not to be held by a FIFO that nobody writes."""
-    return os.open(path, flags | os.O_NONBLOCK)

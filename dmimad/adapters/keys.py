@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from dmimad.core.errors import AdapterError
 from dmimad.core.transport import exposure
+from dmimad.system.files import open_without_waiting
 
 #: A key file; Ed25519's have some hundred bytes.
 MAX_KEY_BYTES = 16 * 1024
@@ -212,7 +213,7 @@ def _files(path: Path) -> list[Path]:
 def _read(path: Path) -> tuple[bytes, os.stat_result]:
     """A key file's bytes and its state, both of the file that was opened."""
     try:
-        with open(path, "rb", opener=_open) as stream:
+        with open(path, "rb", opener=open_without_waiting) as stream:
             state = os.fstat(stream.fileno())
             data = stream.read(MAX_KEY_BYTES + 1) if stat.S_ISREG(state.st_mode) else b""
     except OSError as error:
@@ -222,11 +223,6 @@ def _read(path: Path) -> tuple[bytes, os.stat_result]:
     if len(data) > MAX_KEY_BYTES:
         raise AdapterError(f"is larger than {MAX_KEY_BYTES} bytes: no key", str(path))
     return data, state
-
-
-def _open(path: str, flags: int) -> int:
-    """Not to be held by a FIFO that nobody writes."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _reason(error: OSError) -> str:

@@ -14,6 +14,7 @@ import stat
 from pathlib import Path
 
 from dmimad.core.errors import AdapterError
+from dmimad.system.sockets import make_way_at
 
 _REMEDY = "correct control.socket, or leave it empty"
 
@@ -27,7 +28,9 @@ def listen_at(path: Path, *, others: bool, backlog: int) -> tuple[socket.socket,
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _prepare_directory(path.parent)
-        _remove_stale(path)
+        if not make_way_at(path, remedy=_REMEDY):
+            remedy = "stop it, or give control.socket another path"
+            raise AdapterError("another daemon answers here", str(path), remedy)
         os.fchmod(listener.fileno(), 0o600)  # before bind(), so that it is in force from the first moment
         listener.bind(str(path))
         if others:
@@ -64,23 +67,3 @@ def _prepare_directory(directory: Path) -> None:
             ) from None
         return
     directory.chmod(0o755)  # whatever the umask
-
-
-def _remove_stale(path: Path) -> None:
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise AdapterError("exists and is no socket", str(path), _REMEDY)
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-        except BlockingIOError:  # it has no room for more
-            pass
-    raise AdapterError(
-        "another daemon answers here", str(path), "stop it, or give control.socket another path"
-    )

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 import ssl
-import stat
 from collections.abc import Collection
 from typing import Protocol
 
 from dmimad.core.errors import AdapterError
-from dmimad.core.transport import exposure, unusable_chain
+from dmimad.core.transport import unusable_chain
+from dmimad.system.files import read_file_of_setting
 
 MAX_FILE_BYTES = 4 << 20
+_REMEDY = "put it there (PEM), readable for dmimad"
 
 
 class TlsFiles(Protocol):
@@ -64,26 +65,5 @@ def server_context(
     return context
 
 
-def _content(path: str, setting: str, *, secret_of: Collection[int] | None = None) -> bytes:
-    remedy = "put it there (PEM), readable for dmimad"
-    try:
-        with open(path, "rb", opener=_open) as file:
-            status = os.fstat(file.fileno())
-            content = file.read(MAX_FILE_BYTES + 1) if stat.S_ISREG(status.st_mode) else None
-    except OSError as error:
-        raise AdapterError(f"{setting}: {error.strerror}", path, remedy) from error
-    if content is None:
-        raise AdapterError(f"{setting}: is no file", path, remedy)
-    if len(content) > MAX_FILE_BYTES:
-        raise AdapterError(f"{setting}: too long", path, remedy)
-    problem, command = "", ""
-    if secret_of is not None:
-        problem, command = exposure(path, status.st_mode, status.st_uid, secret_of)
-    if problem:
-        raise AdapterError(f"{setting}: {problem}", path, command)
-    return content
-
-
-def _open(path: str, flags: int) -> int:
-    """Not to be held by a FIFO that nobody writes."""
-    return os.open(path, flags | os.O_NONBLOCK)
+def _content(path: str, setting: str, secret_of: Collection[int] | None = None) -> bytes:
+    return read_file_of_setting(path, setting, _REMEDY, MAX_FILE_BYTES, secret_of=secret_of)

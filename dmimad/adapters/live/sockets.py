@@ -12,16 +12,17 @@ import contextlib
 import errno
 import os
 import socket
-import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from dmimad.core.errors import AdapterError
+from dmimad.system.sockets import make_way_at
 
 DEFAULT_SOCKET = Path("/run/dmimad/live.sock")
 BACKLOG = 64
+_OTHER_PATH = "give another path with --socket"
 
 _FIRST_PASSED_FD = 3  # SD_LISTEN_FDS_START
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred
@@ -79,7 +80,8 @@ def listen_at(path: Path, users: tuple[int, ...]) -> socket.socket:
     try:
         with contextlib.suppress(FileExistsError):
             path.parent.mkdir(mode=0o755)
-        _remove_stale(path)
+        if not make_way_at(path, remedy=_OTHER_PATH):
+            raise AdapterError("another observer listens here", str(path), "use that one, or stop it")
         os.fchmod(listener.fileno(), 0o600)  # before bind(), so that it is in force from the first moment
         listener.bind(str(path))
         if len(users) == 1:
@@ -89,9 +91,7 @@ def listen_at(path: Path, users: tuple[int, ...]) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise AdapterError(
-            f"cannot listen: {error.strerror or error}", str(path), "give another path with --socket"
-        ) from error
+        raise AdapterError(f"cannot listen: {error.strerror or error}", str(path), _OTHER_PATH) from error
     except AdapterError:
         listener.close()
         raise
@@ -103,28 +103,6 @@ def remove(listener: socket.socket, path: Path) -> None:
     with contextlib.suppress(OSError):
         path.unlink()
     listener.close()
-
-
-def _remove_stale(path: Path) -> None:
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise AdapterError("exists and is no socket", str(path), "give another path with --socket")
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
-        except BlockingIOError:
-            raise _occupied(path) from None
-        else:
-            raise _occupied(path)
-
-
-def _occupied(path: Path) -> AdapterError:
-    return AdapterError("another observer listens here", str(path), "use that one, or stop it")
 
 
 def _taken(descriptor: int) -> socket.socket:

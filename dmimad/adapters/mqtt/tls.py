@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import os
 import ssl
-import stat
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,7 +19,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dmimad.core.errors import AdapterError
-from dmimad.core.transport import Access, exposure, sends_password_in_clear, unusable_chain, uses_tls
+from dmimad.core.transport import Access, sends_password_in_clear, unusable_chain, uses_tls
+from dmimad.system.files import read_file_of_setting
 
 MAX_PASSWORD_BYTES = 65535
 """What the length field of a CONNECT packet can say."""
@@ -63,7 +63,7 @@ def read_credentials(access: Access, where: str, users: Collection[int] | None =
 
 def _password(path: str, files: list[bytes], users: Collection[int]) -> str:
     remedy = "put the broker's password there, in one line readable for dmimad only"
-    content = _content(path, "mqtt.password_file", remedy, MAX_PASSWORD_BYTES, secret_of=users)
+    content = read_file_of_setting(path, "mqtt.password_file", remedy, MAX_PASSWORD_BYTES, secret_of=users)
     files.append(content)
     try:
         password = content.decode().rstrip("\r\n")
@@ -75,36 +75,10 @@ def _password(path: str, files: list[bytes], users: Collection[int]) -> str:
     return password
 
 
-def _content(
-    path: str, setting: str, remedy: str, limit: int, *, secret_of: Collection[int] | None = None
-) -> bytes:
-    try:
-        with open(path, "rb", opener=_open) as file:
-            status = os.fstat(file.fileno())
-            content = file.read(limit + 1) if stat.S_ISREG(status.st_mode) else None
-    except OSError as exc:
-        raise AdapterError(f"{setting}: {exc.strerror}", path, remedy) from exc
-    if content is None:
-        raise AdapterError(f"{setting}: is no file", path, remedy)
-    problem, command = "", ""
-    if secret_of is not None:
-        problem, command = exposure(path, status.st_mode, status.st_uid, secret_of)
-    if problem:
-        raise AdapterError(f"{setting}: {problem}", path, command)
-    if len(content) > limit:
-        raise AdapterError(f"{setting}: too long", path, remedy)
-    return content
-
-
-def _open(path: str, flags: int) -> int:
-    """Not to be held by a FIFO that nobody writes."""
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
 def _context(access: Access, files: list[bytes], users: Collection[int]) -> ssl.SSLContext:
     remedy = "put the certificate of the broker's CA there (PEM), readable for dmimad"
     if access.tls_ca_file:
-        files.append(_content(access.tls_ca_file, "mqtt.tls_ca_file", remedy, MAX_FILE_BYTES))
+        files.append(read_file_of_setting(access.tls_ca_file, "mqtt.tls_ca_file", remedy, MAX_FILE_BYTES))
     elif bundle := ssl.get_default_verify_paths().cafile:
         with contextlib.suppress(OSError):  # then it is no use to OpenSSL either
             files.append(Path(bundle).read_bytes())
@@ -128,8 +102,8 @@ def _show_certificate(
     """The client's own."""
     certificate, key = access.tls_cert_file, access.tls_key_file or access.tls_cert_file
     remedy = "put certificate and unencrypted key there (PEM), readable for dmimad"
-    shown = _content(certificate, "mqtt.tls_cert_file", remedy, MAX_FILE_BYTES)
-    secret = _content(key, "mqtt.tls_key_file", remedy, MAX_FILE_BYTES, secret_of=users)
+    shown = read_file_of_setting(certificate, "mqtt.tls_cert_file", remedy, MAX_FILE_BYTES)
+    secret = read_file_of_setting(key, "mqtt.tls_key_file", remedy, MAX_FILE_BYTES, secret_of=users)
     files += [shown, secret]
     try:
         # The empty password: OpenSSL would ask the terminal for that of an encrypted key.
