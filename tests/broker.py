@@ -12,7 +12,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
+import itertools
 import logging
+import os
 import signal
 import socket
 import subprocess
@@ -32,11 +34,20 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 DEADLINE_SECONDS = 20.0
 
 
+#: Below those that Linux takes for connections, or a connection could get the port of a broker that is away;
+#: each process begins at a place of its own.
+_PORTS = itertools.cycle(range(12_000, 32_000))
+for _ in range(os.getpid() % 20 * 1_000):
+    next(_PORTS)
+
+
 def free_port() -> int:
-    """A TCP port of the loopback that nothing listens on just now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A TCP port of the loopback that nothing listens on just now, and that nobody else gets soon."""
+    for port in _PORTS:
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("unreachable: ports without end")
 
 
 @dataclass(frozen=True, slots=True)
