@@ -20,6 +20,20 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+#: They wait more than they work: begun first, nothing is left that one worker finishes while the others idle.
+LONGEST = (
+    "tests/config/test_rules_live.py",
+    "tests/config/test_grafana_data.py",
+    "tests/service/test_chaos.py",
+    "tests/test_quickstart.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+
+
 def find_program(name: str, package: str) -> str:
     """The program's path; without it the test is skipped, or fails if DMIMAD_REQUIRE_PROGRAMS is set (CI)."""
     found = shutil.which(name, path=PROGRAM_PATH)
