@@ -196,6 +196,12 @@ class Broker:
         return config
 
 
+def speaks(protocol: int, line: str) -> bool:
+    """Whether a line of the log that tells of a client says that it speaks MQTT 5 or, for 3, 3.1.1."""
+    # Mosquitto 2.0 counts in a way of its own, 2.1 says what a CONNECT packet does.
+    return any(f"(p{number}," in line for number in ((5,) if protocol == 5 else (2, 4)))
+
+
 @dataclass(frozen=True, slots=True)
 class Received:
     """One message as it came; `retained`: it was there before the subscription, or again after."""

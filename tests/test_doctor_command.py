@@ -302,7 +302,7 @@ async def test_a_broker_is_left_as_it_was(tmp_path: Path, mosquitto: str) -> Non
             assert subscriber.messages == []
         lines = "\n".join(broker.lines)
     assert "will" not in re.sub(r"No will message", "", lines).lower()
-    assert re.search(r"Client dmimad-doctor-\d+ disconnected", lines)
+    assert re.search(r"Client dmimad-doctor-\d+ (\[\S+\] )?disconnected", lines)
 
 
 def test_names_that_do_not_resolve_and_brokers_far_away(tmp_path: Path) -> None:

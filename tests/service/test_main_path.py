@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.broker import Broker, Received, Subscriber, subscribed_to
+from tests.broker import Broker, Received, Subscriber, speaks, subscribed_to
 from tests.service.daemon_process import prepared, running
 from tests.service.host import Host, entry
 from tests.service.lists import ascii_records, load_hash, template_digest
@@ -296,7 +296,7 @@ class TestProtocols:
                     sent[protocol] = [m for m in subscriber.messages if "/alert/" in m.topic]
                 connected = [line for line in broker.lines if "dmimad-web-1 (p" in line]
                 assert connected
-                assert all(f"(p{5 if protocol == 5 else 2}," in line for line in connected), connected
+                assert all(speaks(protocol, line) for line in connected), connected
                 broker.lines.clear()
         assert [message.payload for message in sent[5]] == waiting
         assert [message.payload for message in sent[3]] == waiting
