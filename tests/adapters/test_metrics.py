@@ -608,6 +608,8 @@ class TestTls:
                     assert await reader.read() == b""
             assert b"HTTP/1.1" not in await idle[-1][0].read()
             assert (await secure(running, mine)).startswith(b"HTTP/1.1 200 OK\r\n")
+            for _, writer in idle:
+                writer.transport.abort()
         for _, writer in idle:
             writer.transport.abort()
         await asyncio.sleep(0)  # they are closed in the next round of the loop
