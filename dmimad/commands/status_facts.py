@@ -59,7 +59,7 @@ def facts(document: Document, now: float) -> Iterator[Fact]:
 
 
 def _list(found: Document, now: float) -> Fact:
-    text = f"{plain(found.get('position'))} records"
+    text = _counted(found.get("position"), "record", "records")
     read = seconds_of(found.get("last_read"))
     if lag := plain(found.get("lag") or ""):
         text += f", {lag} to read"
@@ -79,7 +79,9 @@ def _list(found: Document, now: float) -> Fact:
 def _live(live: Document) -> Fact:
     match live.get("up"):
         case True:
-            return Fact("live tables", f"looked at {plain(live.get('observations'))} times", State.GOOD)
+            return Fact(
+                "live tables", f"looked at {_counted(live.get('observations'), 'time', 'times')}", State.GOOD
+            )
         case False:
             return Fact("live tables", "cannot be looked at", State.BAD)
     return Fact("live tables", "not looked at", State.IDLE)
@@ -102,7 +104,7 @@ def pcr_text(verified: object) -> str:
 
 def _broker(document: Document) -> Fact:
     outbox = table_in(document, "outbox")
-    text = f"{plain(outbox.get('pending'))} alerts wait"
+    text = _counted(outbox.get("pending"), "alert waits", "alerts wait")
     if dead := plain(outbox.get("dead") or ""):
         text += f", {dead} given up"
     if problem := plain(document.get("mqtt_problem") or ""):
@@ -117,7 +119,7 @@ def _broker(document: Document) -> Fact:
 
 def _baseline(baseline: Document) -> Fact:
     count = baseline.get("entries")
-    text = f"{plain(count)} {'entry' if count == 1 else 'entries'} from {plain(baseline.get('directory'))}"
+    text = f"{_counted(count, 'entry', 'entries')} from {plain(baseline.get('directory'))}"
     if baseline.get("accepted") is False:
         return Fact("baseline", f"{text}; the last change was refused, see the daemon's log", State.BAD)
     return Fact("baseline", text) if count else Fact("baseline", f"{text}: nothing is judged", State.ODD)
@@ -132,3 +134,8 @@ def maintenance_text(maintenance: Document, now: float) -> str:
         f"{plain(maintenance.get('reason'))} "
         f"[by {plain(maintenance.get('by'))}, id {plain(maintenance.get('id'))}]"
     )
+
+
+def _counted(number: object, one: str, more: str) -> str:
+    """A number with what it counts."""
+    return f"{plain(number)} {one if number == 1 else more}"
