@@ -137,7 +137,9 @@ class Subscriber:
     def messages(self) -> list[Message]:
         """All that came so far, in order."""
         found = []
-        for line in self._file.read_text(encoding="utf-8").splitlines():
+        # Without what is just being written: a long line comes in pieces.
+        whole, _, _ = self._file.read_text(encoding="utf-8").rpartition("\n")
+        for line in whole.splitlines():
             if match := re.fullmatch(r"(\d+\.\d+) ([01]) (\S+) ([0-9a-f]*)", line):
                 found.append(Message(float(match[1]), match[2] == "1", match[3], bytes.fromhex(match[4])))
         return found
