@@ -237,9 +237,8 @@ class TestBroker:
             put(other.sign("client"), site.client)
             await daemon.reload()  # a certificate of the other authority, for a server of the first
             await daemon.wait_for_metric("dmimad_mqtt_connected", 1)
-            assert (
-                await gapless(subscriber, site.host, half) > 2
-            )  # what the broker has not passed on, it forgets
+            # What the broker has not passed on by now, it will forget.
+            assert await gapless(subscriber, site.host, half) > 2
             subscriber.lost()
             site.broker.restart()
             await subscriber.resubscribed()  # what is sent before, nobody hears
