@@ -138,13 +138,19 @@ def check_files(settings: Settings, environ: Mapping[str, str], now: float) -> C
     for name in ("metrics", "page"):
         served: Served = getattr(settings, name)
         if served.enabled:
-            readable_ones = with_readable_files(served, environ)
-            server_context(readable_ones, users, section=name)
-            clients = ", only for clients with a certificate" if served.tls_client_ca_file else ""
-            how = f"TLS{clients}" if served.tls_cert_file else "no TLS"
-            fine.append(f"{name}: {served.address} port {served.port}, {how}")
-            warnings += _expiring(f"{name}.tls_cert_file", readable_ones, now)
+            found_there = check_served_files(served, name, environ, now)
+            fine += [f"{name}: {served.address} port {served.port}, {how}" for how in found_there.fine]
+            warnings += found_there.warnings
     return Checked(tuple(fine), tuple(warnings))
+
+
+def check_served_files(served: Served, name: str, environ: Mapping[str, str], now: float) -> Checked:
+    """Whether the daemon could use those of one endpoint, `name` in the settings; raises AdapterError."""
+    readable_ones = with_readable_files(served, environ)
+    server_context(readable_ones, service_users(), section=name)
+    clients = ", only for clients with a certificate" if served.tls_client_ca_file else ""
+    how = f"TLS{clients}" if served.tls_cert_file else "no TLS"
+    return Checked((how,), tuple(_expiring(f"{name}.tls_cert_file", readable_ones, now)))
 
 
 def _expiring(setting: str, section: MqttSettings | Served, now: float) -> list[str]:

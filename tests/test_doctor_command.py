@@ -35,7 +35,8 @@ DOCUMENT = (ROOT / "docs/doctor.md").read_text()
 STATUSES = {"fine", "advice", "problem", "unknown"}
 #: After the imports: the interpreter itself may be where only root can look.
 BECOME_NOBODY = (
-    "import os, dmimad.commands.doctor, dmimad.cli; os.setgroups([]); os.setgid(65534); os.setuid(65534); "
+    "import os, encodings.idna, dmimad.commands.doctor, dmimad.cli; "
+    "os.setgroups([]); os.setgid(65534); os.setuid(65534); "
 )
 #: As the program does, whether or not this command is among its commands already.
 PROGRAM = (
@@ -132,7 +133,8 @@ def settings_file(tmp_path: Path, *, port: int = 0, **extra: str) -> Path:
     file = tmp_path / "dmimad.toml"
     file.write_text(
         f'[host]\nid = "web-1"\n[state]\ndirectory = "{state}"\n[baseline]\ndirectory = "{baseline}"\n'
-        f"[mqtt]\n{mqtt}\n" + "".join(f"[{section}]\n{text}\n" for section, text in extra.items())
+        f"[mqtt]\n{mqtt}\n[metrics]\nport = 0\n[page]\nport = 0\n"
+        + "".join(f"[{section}]\n{text}\n" for section, text in extra.items())
     )
     return file
 

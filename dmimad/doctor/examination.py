@@ -17,10 +17,12 @@ from typing import TypeVar
 from dmimad import __version__
 from dmimad.doctor.bounded import bounded
 from dmimad.doctor.checks import Check
+from dmimad.doctor.endpoints import endpoint_place, look_at_endpoint
 from dmimad.doctor.facts import (
     BaselineFacts,
     DaemonFacts,
     DatabaseFacts,
+    EndpointFacts,
     Facts,
     KernelFacts,
     ListFacts,
@@ -46,6 +48,8 @@ from dmimad.doctor.serving import (
     check_broker,
     check_clock,
     check_database,
+    check_metrics,
+    check_page,
     check_settings,
     check_state,
     check_versions,
@@ -77,6 +81,8 @@ CHECKS: tuple[Callable[[Facts], Check], ...] = (
     check_live,
     check_devices,
     check_broker,
+    check_metrics,
+    check_page,
     check_state,
     check_database,
     check_baseline,
@@ -130,6 +136,8 @@ def gather(settings: Settings, file: Path, outside: Outside) -> Facts:
         live=live,
         daemon=daemon,
         broker=look_at_broker(settings.mqtt, patience.broker_seconds),
+        metrics=_look_at_endpoint(settings, "metrics", outside),
+        page=_look_at_endpoint(settings, "page", outside),
         state=_within(
             patience.files_seconds,
             partial(look_at_state, directory, outside.user),
@@ -156,6 +164,14 @@ def _look_at_witnesses(settings: Settings, outside: Outside) -> tuple[ListFacts,
     )
     witnesses = Witnesses(sought, outside.observe, outside.progress)
     return _within(outside.patience.total_seconds, witnesses.look, nothing)
+
+
+def _look_at_endpoint(settings: Settings, name: str, outside: Outside) -> EndpointFacts:
+    place = endpoint_place(settings, name)
+    late = EndpointFacts(True, place, trouble=Trouble("no answer from the name service or a file", place))
+    return _within(
+        outside.patience.files_seconds, partial(look_at_endpoint, settings, name, outside.unix_time), late
+    )
 
 
 def _look_at_baseline(settings: Settings, patience: Patience) -> BaselineFacts:

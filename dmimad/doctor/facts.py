@@ -176,6 +176,26 @@ class BrokerFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class EndpointFacts:
+    """What the daemon serves over HTTP, metrics or the status page.
+
+    Attributes:
+        where: address and port.
+        how: whether with TLS, and for whom.
+        free: nothing listens there; None: any port will do.
+        warnings: a line each: what works, and should not stay so.
+        trouble: why the daemon could not serve there.
+    """
+
+    enabled: bool
+    where: str
+    how: str = ""
+    free: bool | None = None
+    warnings: tuple[str, ...] = ()
+    trouble: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DatabaseFacts:
     """The state database, read without changing anything: `trouble` if it cannot be used."""
 
@@ -254,6 +274,8 @@ class Facts:
     live: LiveFacts
     daemon: DaemonFacts
     broker: BrokerFacts
+    metrics: EndpointFacts
+    page: EndpointFacts
     state: StateFacts
     database: DatabaseFacts
     baseline: BaselineFacts

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from dmimad.doctor.checks import AS_ROOT, Answer, Check, Status, count, first
-from dmimad.doctor.facts import Facts, StateFacts
+from dmimad.doctor.facts import EndpointFacts, Facts, StateFacts
 
 #: No host that runs this has a right clock that is earlier.
 EARLIEST_YEAR = 2024
@@ -96,6 +96,49 @@ def check_broker(facts: Facts) -> Check:
         remedy = "set mqtt.tls_ca_file, and mqtt.port to the broker's port for TLS"
         return Check("mqtt.broker", Status.ADVICE, text, remedy, details)
     return Check("mqtt.broker", Status.FINE, text, details=details)
+
+
+def check_metrics(facts: Facts) -> Check:
+    """Can Prometheus get the metrics?  Without their endpoint the daemon does not start."""
+    return _check_endpoint("metrics", facts.metrics, facts, Status.PROBLEM)
+
+
+def check_page(facts: Facts) -> Check:
+    """Can people get the status page?  The daemon works without it."""
+    return _check_endpoint("page", facts.page, facts, Status.ADVICE)
+
+
+def _check_endpoint(name: str, endpoint: EndpointFacts, facts: Facts, not_served: Status) -> Check:
+    details = {"enabled": endpoint.enabled, "endpoint": endpoint.where, "free": endpoint.free}
+    return first(f"{name}.endpoint", details, _endpoint_answers(name, endpoint, facts, not_served))
+
+
+def _endpoint_answers(
+    name: str, endpoint: EndpointFacts, facts: Facts, not_served: Status
+) -> Iterator[Answer]:
+    where, trouble, running = endpoint.where, endpoint.trouble, facts.daemon.running
+    if not endpoint.enabled:
+        yield Answer(Status.FINE, f"not served: {name}.enabled = false")
+    if trouble is not None:
+        text = f"{trouble.where}: {trouble.what}" if trouble.where else trouble.what
+        if trouble.denied and not facts.root:
+            yield Answer(Status.UNKNOWN, text, AS_ROOT)
+        yield Answer(not_served, text, trouble.remedy)
+    if endpoint.free is False and running is None:
+        yield Answer(Status.UNKNOWN, f"{where}: the daemon or another program listens there", AS_ROOT)
+    if endpoint.free is False and not running:
+        text = f"{where}: another program listens there"
+        yield Answer(not_served, text, f"stop it (ss -ltnp shows which), or choose another {name}.port")
+    if endpoint.free and running:
+        text = f"{where}: nothing listens there, though the daemon runs"
+        remedy = "dmimad status says why; settings of endpoints take a restart: systemctl restart dmimad"
+        yield Answer(not_served, text, remedy)
+    for warning in endpoint.warnings:
+        text, _, remedy = warning.removeprefix(f"{name}: ").rpartition("; ")
+        yield Answer(Status.ADVICE, text, remedy)
+    now = "served" if endpoint.free is False else "free for the daemon"
+    what = "any free port" if endpoint.free is None else now
+    yield Answer(Status.FINE, f"{where}: {what}, {endpoint.how}")
 
 
 def check_state(facts: Facts) -> Check:

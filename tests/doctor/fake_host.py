@@ -52,6 +52,9 @@ class FakeHost:
             self.set_pcr(bank, value)
         self.settings: Settings = parse(b"", str(directory / "dmimad.toml"), host_id=lambda: "web-1")
         self.set("mqtt", enabled=False)
+        # Any port: what else this machine serves says nothing of this host.
+        self.set("metrics", port=0)
+        self.set("page", port=0)
         self.set("state", directory=str(self.state))
         self.set("baseline", directory=str(self.baseline))
         self.state.mkdir(mode=0o700)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.broker import Broker, subscribed_to
+from tests.broker import Broker, free_port, subscribed_to
 from tests.service.daemon_process import DEADLINE_SECONDS, running, series
 from tests.service.host import Host, entry
 from tests.service.lists import ascii_records, load_hash
@@ -113,6 +115,35 @@ class TestMetrics:
             found = await daemon.metrics()
             assert found[series("dmimad_devices")] == 0
             assert "linear1" not in await daemon.scrape()
+
+    async def test_the_doctor_says_whether_it_is_served(self, broker: Broker, host: Host) -> None:
+        """A port that was changed since is not yet the daemon's."""
+        host.configure(metrics={"port": free_port()}, page={"port": free_port()})
+        async with running(host.settings) as daemon:
+            await daemon.wait_for_metric("dmimad_mqtt_connected", 1)
+            assert await endpoints(host) == {"metrics.endpoint": "served", "page.endpoint": "served"}
+            host.configure(page={"port": free_port()})
+            assert await endpoints(host) == {
+                "metrics.endpoint": "served",
+                "page.endpoint": "nothing listens there, though the daemon runs",
+            }
+            assert await daemon.terminate() == 0
+        free = "free for the daemon"
+        assert await endpoints(host) == {"metrics.endpoint": free, "page.endpoint": free}
+
+
+async def endpoints(host: Host) -> dict[str, str]:
+    """What `dmimad doctor` says of them, but for TLS."""
+    command = [sys.executable, "-m", "dmimad.cli", "doctor", "--json", "--config", str(host.settings)]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        out, _ = await process.communicate()
+    found = {check["id"]: check["summary"] for check in json.loads(out)["checks"]}
+    return {
+        name: text.split(": ", 1)[1].removesuffix(", no TLS")
+        for name, text in found.items()
+        if name.endswith(".endpoint")
+    }
 
 
 class TestEnd:

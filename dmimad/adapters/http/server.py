@@ -12,11 +12,13 @@ What this module does not do: keep connections alive, read a request's body, or 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from dmimad.core.errors import AdapterError
 
@@ -228,17 +230,51 @@ def _head(response: Response) -> bytes:
     return ("\r\n".join([*lines, "Connection: close"]) + "\r\n\r\n").encode("ascii")
 
 
+def try_to_listen(place: Place) -> None:
+    """Whether one could listen there, without doing so; raises AdapterError, as `HttpServer.start` would.
+
+    Blocks while the name service thinks, if the address is a name.
+    """
+    with _explained(place, place.port):
+        family, bindable = _first(
+            socket.getaddrinfo(place.address, place.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        )
+        with socket.socket(family, socket.SOCK_STREAM) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not _takes_both(bindable)))
+            sock.bind(bindable)
+
+
 async def _listener(place: Place, port: int) -> socket.socket:
     """A listening socket on the first address that the place stands for; `::` takes IPv4 too."""
-    section, address = place.section, place.address
-    where = f"{section} endpoint {_host_port(address, port)}"
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(
-            address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    with _explained(place, port):
+        family, bindable = _first(
+            await asyncio.get_running_loop().getaddrinfo(
+                place.address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
         )
-        family, _, _, _, bindable = found[0]
-        both = family == socket.AF_INET6 and bindable[0] == "::" and socket.has_dualstack_ipv6()
+        both = family == socket.AF_INET6 and _takes_both(bindable)
         return socket.create_server(bindable, family=family, dualstack_ipv6=both, backlog=MAX_CONNECTIONS)
+
+
+def _first(found: Sequence[tuple[Any, ...]]) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+    """Family and address of what the name service says first."""
+    family, _, _, _, bindable = found[0]
+    return family, bindable
+
+
+def _takes_both(bindable: tuple[Any, ...]) -> bool:
+    return bindable[0] == "::" and socket.has_dualstack_ipv6()
+
+
+@contextlib.contextmanager
+def _explained(place: Place, port: int) -> Iterator[None]:
+    """What is in the way of listening, as AdapterError."""
+    section = place.section
+    where = f"{section} endpoint {_host_port(place.address, port)}"
+    try:
+        yield
     except socket.gaierror as error:
         problem, remedy = f"the address is not known ({error.strerror})", "correct {0}.address"
         raise AdapterError(problem, where, remedy.format(section)) from error
