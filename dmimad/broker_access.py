@@ -22,6 +22,7 @@ from dmimad.adapters.certificates import expiry
 from dmimad.adapters.credentials import explained, readable
 from dmimad.adapters.http.tls import server_context
 from dmimad.adapters.mqtt.tls import Credentials, read_credentials
+from dmimad.config import Caution
 from dmimad.core.errors import AdapterError
 from dmimad.core.transport import uses_tls
 from dmimad.settings import MetricsSettings, MqttSettings, PageSettings, Settings
@@ -128,36 +129,40 @@ def service_users() -> tuple[int, ...]:
 def check_files(settings: Settings, environ: Mapping[str, str], now: float) -> Checked:
     """Whether the daemon could use them; raises AdapterError with what is wrong."""
     mqtt = settings.mqtt
-    fine, warnings, users = [], [], service_users()
+    fine: list[str] = []
+    warnings: list[str] = []
     if mqtt.enabled:
         found = with_readable_files(mqtt, environ)
-        read_credentials(found, f"{mqtt.host}:{mqtt.port}", users)
+        read_credentials(found, f"{mqtt.host}:{mqtt.port}", service_users())
         how = "TLS, verified by " + (mqtt.tls_ca_file or "the system's CAs") if uses_tls(mqtt) else "no TLS"
         fine.append(f"mqtt: {mqtt.host}:{mqtt.port}, {how}")
-        warnings += _expiring("mqtt.tls_cert_file", found, now)
+        warnings += map(str, _expiring("mqtt.tls_cert_file", found, now))
     for name in ("metrics", "page"):
         served: Served = getattr(settings, name)
         if served.enabled:
-            found_there = check_served_files(served, name, environ, now)
-            fine += [f"{name}: {served.address} port {served.port}, {how}" for how in found_there.fine]
-            warnings += found_there.warnings
+            how, expiring = check_served_files(served, name, environ, now)
+            fine.append(f"{name}: {served.address} port {served.port}, {how}")
+            warnings += map(str, expiring)
     return Checked(tuple(fine), tuple(warnings))
 
 
-def check_served_files(served: Served, name: str, environ: Mapping[str, str], now: float) -> Checked:
-    """Whether the daemon could use those of one endpoint, `name` in the settings; raises AdapterError."""
+def check_served_files(
+    served: Served, name: str, environ: Mapping[str, str], now: float
+) -> tuple[str, list[Caution]]:
+    """How an endpoint, `name` in the settings, is served with its files; AdapterError: it cannot be."""
     readable_ones = with_readable_files(served, environ)
     server_context(readable_ones, service_users(), section=name)
     clients = ", only for clients with a certificate" if served.tls_client_ca_file else ""
     how = f"TLS{clients}" if served.tls_cert_file else "no TLS"
-    return Checked((how,), tuple(_expiring(f"{name}.tls_cert_file", readable_ones, now)))
+    return how, _expiring(f"{name}.tls_cert_file", readable_ones, now)
 
 
-def _expiring(setting: str, section: MqttSettings | Served, now: float) -> list[str]:
+def _expiring(setting: str, section: MqttSettings | Served, now: float) -> list[Caution]:
     """That our own certificate is of no use any more, or soon will not be."""
     ends = certificate_expiry(section)
     if ends is None or ends - now > SOON_SECONDS:
         return []
     moment = datetime.fromtimestamp(ends, UTC)
     verb = "has expired" if ends <= now else "expires"
-    return [f"{setting}: {section.tls_cert_file} {verb} {moment:%Y-%m-%d %H:%M} UTC; renew it"]
+    what = f"{section.tls_cert_file} {verb} {moment:%Y-%m-%d %H:%M} UTC"
+    return [Caution(setting, what, "renew it")]

@@ -21,7 +21,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dmimad.core.errors import SettingsError
 from dmimad.core.transport import (
@@ -34,6 +34,7 @@ from dmimad.settings import (
     KINDS,
     MAX_HOST_ID_BYTES,
     HostSettings,
+    MetricsSettings,
     MqttSettings,
     PageSettings,
     Rule,
@@ -252,35 +253,57 @@ def _check_mqtt(mqtt: MqttSettings) -> None:
         raise _Refused(["mqtt", "password_file" if mqtt.password_file else "username"], reason)
 
 
+class Caution(NamedTuple):
+    """What works, and should not stay so: of which section or setting, and what to do about it."""
+
+    where: str
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}; {self.remedy}"
+
+
 def in_clear(settings: Settings) -> list[str]:
     """What crosses the network in the clear with these settings, one line each, and what to do about it."""
-    mqtt, metrics, page = settings.mqtt, settings.metrics, settings.page
-    found = []
+    mqtt, found = settings.mqtt, []
     if mqtt.enabled and not uses_tls(mqtt) and not is_loopback(mqtt.host):
         what = "user name, password and alerts" if mqtt.username or mqtt.password_file else "alerts"
-        found.append(f'mqtt: {what} cross the network to {mqtt.host} in the clear; leave mqtt.tls at "auto"')
-    if metrics.enabled and not metrics.tls_cert_file and not is_loopback(metrics.address):
-        found.append(
-            f"metrics: everybody who reaches {metrics.address} can read them, device names among them; "
-            "set metrics.tls_cert_file, metrics.tls_key_file and metrics.tls_client_ca_file"
-        )
-    if page.enabled and not page.tls_client_ca_file and not is_loopback(page.address):
-        found.append(
-            f"page: everybody who reaches {page.address} can read it; "
-            "set page.tls_cert_file, page.tls_key_file and page.tls_client_ca_file"
-        )
-    return found
+        crossing = f"{what} cross the network to {mqtt.host} in the clear"
+        found.append(Caution("mqtt", crossing, 'leave mqtt.tls at "auto"'))
+    found += [*metrics_in_clear(settings.metrics), *page_in_clear(settings.page)]
+    return list(map(str, found))
 
 
-def page_hidden(settings: Settings) -> list[str]:
-    """That the page's port is that of the metrics, in one line; no reason not to watch the host."""
+def metrics_in_clear(metrics: MetricsSettings) -> list[Caution]:
+    """That others than who may use this host can read the metrics."""
+    if not metrics.enabled or metrics.tls_cert_file or is_loopback(metrics.address):
+        return []
+    what = f"everybody who reaches {metrics.address} can read them, device names among them"
+    return [Caution("metrics", what, _demand_certificates("metrics"))]
+
+
+def page_in_clear(page: PageSettings) -> list[Caution]:
+    """That others than who may use this host can read the page."""
+    if not page.enabled or page.tls_client_ca_file or is_loopback(page.address):
+        return []
+    what = f"everybody who reaches {page.address} can read it"
+    return [Caution("page", what, _demand_certificates("page"))]
+
+
+def _demand_certificates(section: str) -> str:
+    return f"set {section}.tls_cert_file, {section}.tls_key_file and {section}.tls_client_ca_file"
+
+
+def page_hidden(settings: Settings) -> list[Caution]:
+    """That the page's port is that of the metrics; no reason not to watch the host."""
     metrics, page = settings.metrics, settings.page
     everywhere = {metrics.address, page.address} & {"0.0.0.0", "::"}
     together = everywhere or metrics.address.lower() == page.address.lower()
     if not (metrics.enabled and page.enabled and together and metrics.port == page.port != 0):
         return []
-    what = f"page: its port {page.port} is that of the metrics, so it cannot be served"
-    return [f"{what}; choose another page.port"]
+    what = f"its port {page.port} is that of the metrics, so it cannot be served"
+    return [Caution("page", what, "choose another page.port")]
 
 
 # --- messages ---

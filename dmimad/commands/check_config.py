@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"alerts: {'not signed' if key is None else f'signed by {key.keyid}'}\n"
     )
     sys.stdout.writelines(f"{line}\n" for line in used.fine)
-    warnings = [*in_clear(settings), *page_hidden(settings), *used.warnings]
+    warnings = [*in_clear(settings), *map(str, page_hidden(settings)), *used.warnings]
     sys.stdout.writelines(f"warning: {line}\n" for line in warnings)
     if not Path(settings.baseline.directory).exists():
         sys.stdout.write(f"warning: baseline.directory: there is no {settings.baseline.directory} yet\n")

@@ -11,32 +11,37 @@ import os
 
 from dmimad.adapters.http.server import Place, try_to_listen
 from dmimad.broker_access import Served, check_served_files
-from dmimad.config import in_clear, page_hidden
+from dmimad.config import Caution, metrics_in_clear, page_hidden, page_in_clear
 from dmimad.core.errors import AdapterError
-from dmimad.doctor.facts import EndpointFacts, Trouble
+from dmimad.doctor.facts import EndpointFacts
+from dmimad.doctor.host import errno_behind, trouble_told
 from dmimad.settings import Settings
 
 
 def look_at_endpoint(settings: Settings, name: str, now: float) -> EndpointFacts:
     """One of them, `name` in the settings; `now` in Unix seconds."""
     served: Served = getattr(settings, name)
-    where = endpoint_place(settings, name)
+    place = endpoint_place(settings, name)
     if not served.enabled:
-        return EndpointFacts(enabled=False, where=where)
+        return EndpointFacts(enabled=False, where=place.host_port)
     try:
-        files = check_served_files(served, name, os.environ, now)
-        free = _is_free(Place(name, served.address, served.port))
+        how, expiring = check_served_files(served, name, os.environ, now)
+        free = _is_free(place)
     except AdapterError as error:
-        return EndpointFacts(enabled=True, where=where, trouble=_trouble(error))
-    ours = [line for line in (*in_clear(settings), *page_hidden(settings)) if line.startswith(f"{name}: ")]
-    return EndpointFacts(True, where, files.fine[0], free, (*ours, *files.warnings))
+        return EndpointFacts(enabled=True, where=place.host_port, trouble=trouble_told(error))
+    return EndpointFacts(True, place.host_port, how, free, (*_cautions(settings, name), *expiring))
 
 
-def endpoint_place(settings: Settings, name: str) -> str:
-    """Address and port, as in a URL."""
+def endpoint_place(settings: Settings, name: str) -> Place:
+    """Where it is to be."""
     served: Served = getattr(settings, name)
-    address = f"[{served.address}]" if ":" in served.address else served.address
-    return f"{address}:{served.port}"
+    return Place(name, served.address, served.port)
+
+
+def _cautions(settings: Settings, name: str) -> list[Caution]:
+    if name == "metrics":
+        return metrics_in_clear(settings.metrics)
+    return [*page_in_clear(settings.page), *page_hidden(settings)]
 
 
 def _is_free(place: Place) -> bool | None:
@@ -44,16 +49,7 @@ def _is_free(place: Place) -> bool | None:
     try:
         try_to_listen(place)
     except AdapterError as error:
-        if _errno(error) != errno.EADDRINUSE:
+        if errno_behind(error) != errno.EADDRINUSE:
             raise
         return False
     return True if place.port else None
-
-
-def _trouble(error: AdapterError) -> Trouble:
-    return Trouble(error.what, error.where, _errno(error), error.remedy)
-
-
-def _errno(error: AdapterError) -> int:
-    cause = error.__cause__
-    return (cause.errno or 0) if isinstance(cause, OSError) else 0

@@ -167,7 +167,7 @@ def _look_at_witnesses(settings: Settings, outside: Outside) -> tuple[ListFacts,
 
 
 def _look_at_endpoint(settings: Settings, name: str, outside: Outside) -> EndpointFacts:
-    place = endpoint_place(settings, name)
+    place = endpoint_place(settings, name).host_port
     late = EndpointFacts(True, place, trouble=Trouble("no answer from the name service or a file", place))
     return _within(
         outside.patience.files_seconds, partial(look_at_endpoint, settings, name, outside.unix_time), late

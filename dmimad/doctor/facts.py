@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 
+from dmimad.config import Caution
 from dmimad.core.device import Dialect
 
 _DENIED = frozenset({errno.EACCES, errno.EPERM})
@@ -183,7 +184,7 @@ class EndpointFacts:
         where: address and port.
         how: whether with TLS, and for whom.
         free: nothing listens there; None: any port will do.
-        warnings: a line each: what works, and should not stay so.
+        cautions: what works, and should not stay so.
         trouble: why the daemon could not serve there.
     """
 
@@ -191,7 +192,7 @@ class EndpointFacts:
     where: str
     how: str = ""
     free: bool | None = None
-    warnings: tuple[str, ...] = ()
+    cautions: tuple[Caution, ...] = ()
     trouble: Trouble | None = None
 
 

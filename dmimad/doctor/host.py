@@ -13,6 +13,7 @@ import zlib
 from pathlib import Path
 
 from dmimad.adapters.store import LOCK_NAME
+from dmimad.core.errors import AdapterError
 from dmimad.doctor.facts import DaemonFacts, KernelFacts, Trouble
 
 SECURITYFS = Path("sys/kernel/security")
@@ -38,6 +39,17 @@ def read_limited(path: Path, limit: int) -> bytes:
 def trouble_of(error: OSError, where: Path | str) -> Trouble:
     """An operating system's refusal as a record."""
     return Trouble((error.strerror or type(error).__name__).lower(), str(where), error.errno or 0)
+
+
+def trouble_told(error: AdapterError) -> Trouble:
+    """What an adapter could not do as a record."""
+    return Trouble(error.what, error.where, errno_behind(error), error.remedy)
+
+
+def errno_behind(error: BaseException) -> int:
+    """The operating system's reason for an error that was raised from it; 0 if it gave none."""
+    cause = error.__cause__
+    return (cause.errno or 0) if isinstance(cause, OSError) else 0
 
 
 def look_at_kernel(root: Path) -> KernelFacts:

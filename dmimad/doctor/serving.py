@@ -133,9 +133,9 @@ def _endpoint_answers(
         text = f"{where}: nothing listens there, though the daemon runs"
         remedy = "dmimad status says why; settings of endpoints take a restart: systemctl restart dmimad"
         yield Answer(not_served, text, remedy)
-    for warning in endpoint.warnings:
-        text, _, remedy = warning.removeprefix(f"{name}: ").rpartition("; ")
-        yield Answer(Status.ADVICE, text, remedy)
+    for caution in endpoint.cautions:
+        text = caution.what if caution.where == name else f"{caution.where}: {caution.what}"
+        yield Answer(Status.ADVICE, text, caution.remedy)
     now = "served" if endpoint.free is False else "free for the daemon"
     what = "any free port" if endpoint.free is None else now
     yield Answer(Status.FINE, f"{where}: {what}, {endpoint.how}")

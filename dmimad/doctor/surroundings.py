@@ -38,7 +38,7 @@ from dmimad.doctor.facts import (
     StateFacts,
     Trouble,
 )
-from dmimad.doctor.host import trouble_of
+from dmimad.doctor.host import errno_behind, trouble_of, trouble_told
 from dmimad.settings import MqttSettings, Settings
 
 # -- files ---------------------------------------------------------------------------------
@@ -107,11 +107,9 @@ def look_at_baseline(settings: Settings) -> BaselineFacts:
         keys = trusted_keys(settings)
         return facts(entries=len(Baselines((), keys).read(directory).entries))
     except BaselineError as error:
-        code = error.__cause__.errno if isinstance(error.__cause__, OSError) else 0
-        return facts(trouble=Trouble(str(error), str(directory), code or 0))
+        return facts(trouble=Trouble(str(error), str(directory), errno_behind(error)))
     except AdapterError as error:
-        code = error.__cause__.errno if isinstance(error.__cause__, OSError) else 0
-        return facts(trouble=Trouble(error.what, error.where, code or 0, error.remedy))
+        return facts(trouble=trouble_told(error))
 
 
 # -- the database --------------------------------------------------------------------------
@@ -224,7 +222,6 @@ async def _try_broker(settings: MqttSettings, seconds: float) -> Trouble | None:
         if link is not None:
             await link.abort()
         problem = mqtt.explain(error, where)
-        cause = error.__cause__
-        code = cause.errno if isinstance(error, AdapterError) and isinstance(cause, OSError) else 0
-        return Trouble(problem.text, "", code or 0, problem.remedy)
+        code = errno_behind(error) if isinstance(error, AdapterError) else 0
+        return Trouble(problem.text, "", code, problem.remedy)
     return None

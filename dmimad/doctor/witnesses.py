@@ -32,7 +32,7 @@ from dmimad.core.reader import DEFAULT_BANKS, ListReader
 from dmimad.doctor.bounded import bounded
 from dmimad.doctor.evidence import Evidence
 from dmimad.doctor.facts import BankFacts, ListEvidence, ListFacts, LiveFacts, TpmFacts, Trouble
-from dmimad.doctor.host import IMA, SECURITYFS, trouble_of
+from dmimad.doctor.host import IMA, SECURITYFS, trouble_of, trouble_told
 
 PIECE_BYTES = 1 << 20
 BUSY_POLL_SECONDS = 0.1
@@ -272,7 +272,5 @@ def _can(bank: str) -> bool:
 
 def _trouble(error: Exception, where: str) -> Trouble:
     if isinstance(error, AdapterError):
-        cause = error.__cause__
-        code = cause.errno if isinstance(cause, OSError) else 0
-        return Trouble(error.what, error.where, code or 0, error.remedy)
+        return trouble_told(error)
     return Trouble(str(error), where, getattr(error, "errno", 0) or 0)

@@ -67,6 +67,12 @@ class FakeHost:
         file.write_bytes(text.encode() if isinstance(text, str) else text)
         return file
 
+    def use_real_locks(self) -> None:
+        """Who holds the lock on the state is told as on this machine: a `Store` is a running daemon's."""
+        locks = self.root / "proc/locks"
+        locks.unlink()
+        locks.symlink_to("/proc/locks")
+
     def configure(self, text: str) -> None:
         """The kernel's build configuration."""
         self.write("proc/config.gz", gzip.compress(text.encode()))

@@ -41,9 +41,7 @@ def listening(address: str = "127.0.0.1") -> Iterator[int]:
 @contextmanager
 def running(host: FakeHost) -> Iterator[None]:
     """The daemon runs, as far as the lock on its state tells."""
-    locks = host.root / "proc/locks"
-    locks.unlink()
-    locks.symlink_to("/proc/locks")
+    host.use_real_locks()
     store = Store.open(host.state)
     try:
         yield
@@ -161,9 +159,7 @@ def test_who_may_read_it(host: FakeHost, tmp_path: Path) -> None:
     )
 
 
-def test_a_key_that_only_root_can_read(
-    host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_key_that_only_root_can_read(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is not root is told to look again; for root it is a problem."""
     denied = PermissionError(13, "Permission denied")
 

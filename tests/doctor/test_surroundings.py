@@ -124,8 +124,7 @@ def test_a_database_at_rest_and_in_use(host: FakeHost, tmp_path: Path) -> None:
     store = Store.open(host.state)
     store.commit(commit(2))
     # The daemon runs: its lock is there, and a log that is not in the main file yet.
-    (host.root / "proc/locks").unlink()
-    (host.root / "proc/locks").symlink_to("/proc/locks")
+    host.use_real_locks()
     checks = host.examine()
     assert checks["state.directory"].details["daemon_running"] is True
     assert checks["state.directory"].details["daemon_pid"] == os.getpid()

@@ -68,6 +68,11 @@ class Place:
     address: str
     port: int
 
+    @property
+    def host_port(self) -> str:
+        """As in a URL."""
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
 
 class HttpServer:
     """Listens, in the running event loop, and sends what `answer` makes of each request.
@@ -102,11 +107,11 @@ class HttpServer:
     def origin(self) -> str:
         """Where it listens, as a URL, with the port that was given by the system for port 0."""
         scheme = "http" if self.tls is None else "https"
-        return f"{scheme}://{_host_port(self._place.address, self._port)}"
+        return f"{scheme}://{replace(self._place, port=self._port).host_port}"
 
     async def start(self) -> None:
         """Listen.  Raises AdapterError where that cannot be."""
-        self._listener = await _listener(self._place, self._port)
+        self._listener = await _listener(replace(self._place, port=self._port))
         self._listener.setblocking(False)
         self._port = self._listener.getsockname()[1]
         self._accepting = asyncio.create_task(self._accept(self._listener), name=self._place.section)
@@ -235,7 +240,7 @@ def try_to_listen(place: Place) -> None:
 
     Blocks while the name service thinks, if the address is a name.
     """
-    with _explained(place, place.port):
+    with _explained(place):
         family, bindable = _first(
             socket.getaddrinfo(place.address, place.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         )
@@ -246,12 +251,12 @@ def try_to_listen(place: Place) -> None:
             sock.bind(bindable)
 
 
-async def _listener(place: Place, port: int) -> socket.socket:
+async def _listener(place: Place) -> socket.socket:
     """A listening socket on the first address that the place stands for; `::` takes IPv4 too."""
-    with _explained(place, port):
+    with _explained(place):
         family, bindable = _first(
             await asyncio.get_running_loop().getaddrinfo(
-                place.address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+                place.address, place.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )
         )
         both = family == socket.AF_INET6 and _takes_both(bindable)
@@ -269,10 +274,10 @@ def _takes_both(bindable: tuple[Any, ...]) -> bool:
 
 
 @contextlib.contextmanager
-def _explained(place: Place, port: int) -> Iterator[None]:
+def _explained(place: Place) -> Iterator[None]:
     """What is in the way of listening, as AdapterError."""
     section = place.section
-    where = f"{section} endpoint {_host_port(place.address, port)}"
+    where = f"{section} endpoint {place.host_port}"
     try:
         yield
     except socket.gaierror as error:
@@ -291,10 +296,6 @@ _REMEDIES: Mapping[int, tuple[str, str]] = {
     errno.EACCES: ("not permitted", "choose a {0}.port of 1024 or above"),
     errno.EAFNOSUPPORT: ("no such address family here", "choose an IPv4 {0}.address"),
 }
-
-
-def _host_port(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 async def _cancelled(*tasks: asyncio.Task[None]) -> None:

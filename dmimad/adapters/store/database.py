@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-from dmimad.adapters.store.failures import MAX_ROW_BYTES, distrusting
+from dmimad.adapters.store.failures import MAX_REASON_CHARS, MAX_ROW_BYTES, WRITABLE, distrusting
 from dmimad.adapters.store.place import reason_of
 from dmimad.adapters.store.rows import checked_rows
 from dmimad.core.commit import Message
@@ -20,7 +20,6 @@ from dmimad.core.errors import AdapterError, MalformedError, StateRefusedError
 
 SCHEMA_VERSION = 3
 MAX_WAL_BYTES = 16 * 1024 * 1024
-MAX_VERDICT_CHARS = 200
 LOCK_WAIT_SECONDS = 1.0
 
 _SCHEMA = (
@@ -52,7 +51,7 @@ def connect(path: Path) -> sqlite3.Connection:
         # SQLite would create it readable for everyone; its other files take over this mode.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
     except OSError as exc:
-        raise AdapterError(reason_of(exc), str(path), "make file and directory writable for dmimad") from exc
+        raise AdapterError(reason_of(exc), str(path), WRITABLE) from exc
     with distrusting(path):
         db = sqlite3.connect(path, timeout=LOCK_WAIT_SECONDS, isolation_level=None, check_same_thread=False)
         try:
@@ -103,7 +102,7 @@ def _check_schema(db: sqlite3.Connection, path: Path) -> None:
         raise MalformedError("damaged: not the tables dmimad makes")
     (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
-        raise MalformedError(f"damaged: {verdict!s}"[:MAX_VERDICT_CHARS])
+        raise MalformedError(f"damaged: {verdict!s}"[:MAX_REASON_CHARS])
     if version < SCHEMA_VERSION:
         _upgrade(db, version)
 

@@ -14,13 +14,14 @@ from dmimad.core.errors import AdapterError, DamagedError, MalformedError
 
 MAX_ROW_BYTES = 64 * 1024 * 1024
 """Largest row that is written or read; SQLite enforces it."""
-_WRITABLE = "make file and directory writable for dmimad"
+MAX_REASON_CHARS = 200
+WRITABLE = "make file and directory writable for dmimad"
 ASIDE = "dmimad moves it aside and begins anew; look for disk errors"
 _REMEDIES: Mapping[int, tuple[str, str]] = {
     sqlite3.SQLITE_FULL: ("the disk is full", "free some space on that file system"),
-    sqlite3.SQLITE_READONLY: ("not writable", _WRITABLE),
-    sqlite3.SQLITE_PERM: ("not accessible", _WRITABLE),
-    sqlite3.SQLITE_CANTOPEN: ("cannot be opened", _WRITABLE),
+    sqlite3.SQLITE_READONLY: ("not writable", WRITABLE),
+    sqlite3.SQLITE_PERM: ("not accessible", WRITABLE),
+    sqlite3.SQLITE_CANTOPEN: ("cannot be opened", WRITABLE),
     sqlite3.SQLITE_IOERR: ("reading or writing failed", "look for disk errors and a full disk or quota"),
     sqlite3.SQLITE_NOMEM: ("not enough memory", "give dmimad more memory"),
     sqlite3.SQLITE_BUSY: ("another program has locked it", "end the program that has the database open"),

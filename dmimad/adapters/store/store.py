@@ -32,14 +32,12 @@ from pathlib import Path
 from typing import cast
 
 from dmimad.adapters.store.database import SCHEMA_VERSION, connect, salvage
-from dmimad.adapters.store.failures import ASIDE, distrusting, translated
+from dmimad.adapters.store.failures import ASIDE, MAX_REASON_CHARS, distrusting, translated
 from dmimad.adapters.store.place import DATABASE_NAME, identity, lock_of, make_directory, move_aside
 from dmimad.adapters.store.rows import approved_file, checked_rows, decode, encode, put_documents, read_all
 from dmimad.core.commit import Commit, Message, Outgoing, Stored
 from dmimad.core.errors import AdapterError, DamagedError, MalformedError
 from dmimad.core.signed_baseline import ApprovedFile
-
-MAX_REASON_CHARS = 200
 
 
 class Store:
